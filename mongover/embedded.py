@@ -319,7 +319,7 @@ def _await_start(
         return process.poll() is not None or _make_writable(home)
 
     if not _wait(settled, timeout):
-        raise _failed(home, command, f"was not ready in {timeout:.0f} s")
+        raise _failed(home, command, f"was not ready in {timeout:g} s")
     if process.returncode is not None:
         raise _ended(home, command, process.returncode)
 
