@@ -1,0 +1,432 @@
+"""What every operation is made of: the contract with the runner, names, source text, DDL.
+
+An operation is a frozen value. It says what it would do (`describe`, `render`, `to_json`), does it
+(`apply`) and knows what undoes it (`reverse`). It reaches the server only through its `Target`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+from mongover.errors import OperationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pymongo.database import Database
+    from pymongo.errors import OperationFailure
+
+Document = dict[str, Any]
+Outcome = Literal["done", "unchanged", "warning"]
+T = TypeVar("T")
+
+LOCK_CODES = frozenset({24, 50})
+"""LockTimeout and MaxTimeMSExpired: the collection was busy, the command may be sent again."""
+
+TRANSACTION_HINT = "set `transaction = False` in the revision, or move this into one of its own"
+
+
+class Journal(Protocol):
+    """The runner's side of an operation: it is asked before acts and told after them."""
+
+    def check(self) -> None:
+        """Raise when the run must stop (lease lost, signal); before each operation and batch."""
+        ...
+
+    def unrepeatable(self, reason: str) -> None:
+        """Note, before the first such act, that the revision cannot be repeated; idempotent."""
+        ...
+
+    def touched(self, collection: str) -> None:
+        """Note that the revision works on a collection."""
+        ...
+
+    def warning(self, message: str) -> None:
+        """Keep a warning on the record of the revision."""
+        ...
+
+    def operation_started(self, operation: Operation) -> None:
+        """An operation begins."""
+        ...
+
+    def operation_finished(self, operation: Operation, seconds: float, outcome: str) -> None:
+        """An operation ended as `done`, `unchanged` or `warning`; not called when it raised."""
+        ...
+
+    def progress(self, operation: Operation, done: int, total: int | None) -> None:
+        """So many documents of an operation are done; the total where it is known."""
+        ...
+
+    def message(self, text: str) -> None:
+        """A line that the revision itself wants to be seen."""
+        ...
+
+
+class Outside(Protocol):
+    """Runs a read outside the session of the transaction."""
+
+    def __call__(self, read: Callable[[], T], /) -> T:
+        """What the read returned."""
+        ...
+
+
+def fresh_context(read: Callable[[], T], /) -> T:
+    """Run a read in an empty context, where no session is bound."""
+    return contextvars.Context().run(read)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how operations run.
+
+    Attributes:
+        db: The database, with majority read and write concern, on the primary.
+        journal: The runner.
+        transaction: Whether a transaction is open and its session is bound.
+        transactions: Whether the server has transactions (a replica set).
+        strict: Whether a failing creation of a collection or index stops the revision.
+        max_time_ms: How long one short DDL command may wait for its lock.
+        attempts: How often such a command is sent before it is given up.
+        protected: Collections that no operation may name (the history's own).
+        outside: Runs a read outside the bound session.
+        created: The collections created in this transaction so far; the operations add to it.
+    """
+
+    db: Database[Document]
+    journal: Journal
+    transaction: bool = False
+    transactions: bool = False
+    strict: bool = True
+    max_time_ms: int = 2_000
+    attempts: int = 12
+    protected: frozenset[str] = frozenset()
+    outside: Outside = fresh_context
+    created: set[str] = field(default_factory=set)
+
+    def namespace(self, collection: str) -> str:
+        """`database.collection`, as messages name it."""
+        return f"{self.db.name}.{collection}"
+
+
+class Operation(ABC):
+    """One reversible verb of `op`; its subclasses are frozen, slotted dataclasses.
+
+    A subclass of your own may be given to `op.run`; unless it says that it is `repeatable`, a
+    revision that used it outside a transaction is not continued by itself after a crash.
+    """
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    verb: ClassVar[str] = ""
+    """The method of `op` that makes this operation."""
+    creation: ClassVar[bool] = False
+    """Whether `strict = false` turns its failure into a warning."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One short line, such as `index users.email unique`."""
+
+    @abstractmethod
+    def apply(self, target: Target) -> Outcome:
+        """Do it; `unchanged` when it was so already."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether doing it twice is the same as doing it once."""
+        return False
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        """The collections that it names as its own."""
+        name = getattr(self, "collection", None)
+        return (name,) if isinstance(name, str) else ()
+
+    def reverse(self) -> Operation | None:
+        """What undoes it where it found nothing before, or None where nothing can."""
+        return None
+
+    def refused(self, target: Target) -> str:
+        """Why it cannot run in the open transaction, or an empty string; reads only."""
+        del target
+        return ""
+
+    def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
+        """What the method of `op` is called with: the fields, optional ones by keyword."""
+        positional: list[Any] = []
+        keyword: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.default is MISSING and item.default_factory is MISSING:
+                positional.append(value)
+            elif value != _default(item):
+                keyword[item.name] = value
+        return positional, keyword
+
+    def render(self) -> str:
+        """The call as Python source; values beyond JSON need `bson` and `datetime` imported."""
+        positional, keyword = self.arguments()
+        return call(f"op.{self.verb}", positional, keyword)
+
+    def to_json(self) -> dict[str, Any]:
+        """The operation as a JSON document."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {"operation": self.verb, **{name: plain(value) for name, value in values.items()}}
+
+
+def _default(item: Any) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+# -- source text and JSON ---------------------------------------------------------------------
+
+
+def call(function: str, positional: Iterable[Any], keyword: Mapping[str, Any]) -> str:
+    """A call as Python source; keywords that are no identifiers are spread from a dict."""
+    parts = [source(value) for value in positional]
+    parts += [f"{name}={source(value)}" for name, value in keyword.items() if name.isidentifier()]
+    odd = {name: value for name, value in keyword.items() if not name.isidentifier()}
+    if odd:
+        parts.append(f"**{source(odd)}")
+    return f"{function}({', '.join(parts)})"
+
+
+def source(value: Any) -> str:
+    """A value as Python source, strings in double quotes as the house formats them."""
+    match value:
+        case Source():
+            return value.text
+        case dict():
+            return "{" + ", ".join(f"{source(k)}: {source(v)}" for k, v in value.items()) + "}"
+        case list() | tuple():
+            return _sequence(value)
+        case float() if not math.isfinite(value):
+            return f'float("{value}")'
+        case _:
+            return _quoted(value) if type(value) is str else repr(value)
+
+
+def _sequence(value: list[Any] | tuple[Any, ...]) -> str:
+    body = ", ".join(source(item) for item in value)
+    if isinstance(value, list):
+        return f"[{body}]"
+    return f"({body},)" if len(value) == 1 else f"({body})"
+
+
+def _quoted(text: str) -> str:
+    single = repr(text)
+    if single[0] == '"' or '"' in text:
+        return single
+    return f'"{single[1:-1]}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A piece of Python source that stands for itself where values are rendered."""
+
+    text: str
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it; BSON types become MongoDB's extended JSON."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return _extended(value)
+
+
+def _extended(value: Any) -> Any:
+    from bson import json_util  # noqa: PLC0415 - bson costs 50 ms, most values never need it
+
+    try:
+        # The parts may be BSON values again, as the id of a DBRef.
+        return plain(json_util.default(value))
+    except TypeError:
+        return f"<{type(value).__name__}>"
+
+
+# -- checks of arguments ----------------------------------------------------------------------
+
+
+def check_name(name: Any, *, what: str = "a collection") -> str:
+    """A collection name that the server would take and that is no collection of its own.
+
+    Raises:
+        OperationFailed: For an empty name, `$`, a NUL, a dot at an end, or `system.`.
+    """
+    if not isinstance(name, str) or not name:
+        raise OperationFailed(f"{what} needs a name: {name!r} is none")
+    if "$" in name or "\0" in name or ".." in name or name[0] == "." or name[-1] == ".":
+        raise OperationFailed(
+            f"{name!r} cannot name {what}",
+            hint="a name has no `$`, no NUL and no dot at an end or beside another",
+        )
+    if name.startswith("system."):
+        raise OperationFailed(
+            f"{name!r} belongs to the server itself", hint="what must be done there goes by op.db"
+        )
+    return name
+
+
+def check_path(path: Any, *, what: str = "a field") -> str:
+    """A field path that can be updated: no empty part and no part that begins with `$`."""
+    if not isinstance(path, str) or not path:
+        raise OperationFailed(f"{what} needs a name: {path!r} is none")
+    if any(not part or part.startswith("$") or "\0" in part for part in path.split(".")):
+        raise OperationFailed(
+            f"{path!r} cannot name {what}", hint='write a path like "address.city"'
+        )
+    return path
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """One of a few words, or OperationFailed with the nearest one."""
+    words = tuple(allowed)
+    if value in words:
+        return str(value)
+    raise OperationFailed(
+        f"{name} cannot be {value!r}", hint=nearest(str(value), words) or f"one of {_list(words)}"
+    )
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`did you mean "x"?`, or an empty string."""
+    found = get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f'did you mean "{found[0]}"?' if found else ""
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in words)
+
+
+def snake(name: str) -> str:
+    """MongoDB's name of an option in Python's spelling: `validationLevel`, `validation_level`."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
+
+
+def mongo_options(
+    options: Mapping[str, Any], *, known: Mapping[str, str], what: str
+) -> dict[str, Any]:
+    """Options by MongoDB's names, in the order of `known`; None means not given.
+
+    Args:
+        options: As the caller spelt them, in Python's or in MongoDB's way.
+        known: Every allowed spelling and MongoDB's name for it.
+        what: What the options belong to, for the message.
+
+    Raises:
+        OperationFailed: For an unknown option, or one that is given in both spellings.
+    """
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise OperationFailed(
+                f"{what} has no option {name!r}",
+                hint=nearest(name, known) or f"it has {', '.join(sorted(known))}",
+            )
+        if known[name] in found:
+            raise OperationFailed(f"{what}: {known[name]} is given twice")
+        if value is not None:
+            found[known[name]] = value
+    order = list(dict.fromkeys(known.values()))
+    return {name: found[name] for name in order if name in found}
+
+
+def spellings(names: Iterable[str]) -> dict[str, str]:
+    """Every allowed spelling of MongoDB's option names, Python's first."""
+    table: dict[str, str] = {}
+    for name in names:
+        table[snake(name)] = name
+        table[name] = name
+    return table
+
+
+# -- commands ---------------------------------------------------------------------------------
+
+
+def ddl(target: Target, command: Document, *, admin: bool = False) -> Document:
+    """Send one short DDL command, never waiting long for its lock, and return the reply.
+
+    A command that waits for a collection's lock makes every later write of the application wait
+    behind it, so each attempt carries `maxTimeMS`, and attempts are bounded. In a transaction it
+    is sent once: the server has its own 5 ms limit there, and an error ends the transaction.
+
+    Raises:
+        OperationFailed: When the lock could not be had in all attempts.
+        OperationFailure: Whatever else the server answers.
+    """
+    if target.transaction:
+        return _send(target, command, admin=admin)
+    limited = {**command, "maxTimeMS": target.max_time_ms}
+    return patiently(target, lambda: _send(target, limited, admin=admin), what=_subject(command))
+
+
+def patiently(target: Target, send: Callable[[], T], *, what: str) -> T:
+    """Call `send` until it does not run into a lock; between the calls the application's turn."""
+    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+
+    for attempt in range(target.attempts):
+        target.journal.check()
+        try:
+            return send()
+        except OperationFailure as error:
+            if error.code not in LOCK_CODES:
+                raise
+            if attempt == target.attempts - 1:
+                raise _busy(target, what) from error
+            time.sleep(min(0.05 * 2**attempt, 2.0))
+    raise OperationFailed(f"{what}: no attempt is allowed", hint="attempts must be at least 1")
+
+
+def _busy(target: Target, what: str) -> OperationFailed:
+    return OperationFailed(
+        f"{what} got no lock in {target.attempts} attempts of {target.max_time_ms} ms",
+        hint="a long transaction or operation holds it: look with db.currentOp(), then run again",
+        after="the command was not carried out.",
+    )
+
+
+def _subject(command: Document) -> str:
+    name, value = next(iter(command.items()))
+    return f"{name} {value}"
+
+
+def _send(target: Target, command: Document, *, admin: bool) -> Document:
+    db = target.db.client["admin"] if admin else target.db
+    concern = target.db.write_concern.document
+    if concern and not target.transaction:
+        command = {**command, "writeConcern": concern}
+    reply: Document = dict(db.command(command))
+    if "writeConcernError" in reply:
+        raise _unconfirmed(reply)
+    return reply
+
+
+def _unconfirmed(reply: Document) -> OperationFailure:
+    # pymongo's command() leaves this part of a good reply alone: it was done, but a majority
+    # has not confirmed it. The runner treats it like a lost reply.
+    from pymongo.errors import WriteConcernError  # noqa: PLC0415 - heavy, needed only to run
+
+    error = reply["writeConcernError"]
+    return WriteConcernError(str(error.get("errmsg", "")), error.get("code"), error)
+
+
+def stored_collection(target: Target, name: str) -> Document | None:
+    """What `listCollections` says of one collection, read outside any transaction."""
+
+    def read() -> Document | None:
+        found = target.db.list_collections(filter={"name": name})
+        return next((dict(entry) for entry in found), None)
+
+    return target.outside(read)

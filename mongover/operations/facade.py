@@ -1,0 +1,321 @@
+"""`op`: what a revision's `upgrade` and `downgrade` are given."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mongover.errors import NotInTransaction, OperationFailed, RevisionError
+from mongover.operations.base import (
+    TRANSACTION_HINT,
+    Document,
+    Operation,
+    Outcome,
+    Target,
+    check_name,
+    check_path,
+)
+from mongover.operations.collections import (
+    CreateCollection,
+    CreateView,
+    DropCollection,
+    ModifyCollection,
+    RenameCollection,
+    collation_document,
+)
+from mongover.operations.documents import (
+    AddField,
+    Delete,
+    Insert,
+    RemoveField,
+    RenameField,
+    Update,
+    check_filter,
+    check_update,
+)
+from mongover.operations.indexes import (
+    CreateIndex,
+    CreateIndexes,
+    DropIndex,
+    HideIndex,
+    Index,
+    ReplaceIndex,
+    UnhideIndex,
+)
+from mongover.operations.translate import translate
+from mongover.operations.validators import DropValidator, SetValidator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Unpack
+
+    from pymongo.database import Database
+
+    from mongover.operations.collections import CollectionOptions, ModifyOptions
+    from mongover.operations.indexes import IndexOptions
+
+
+class Operations:
+    """The verbs of a revision, each idempotent; every one becomes an `Operation` and is run.
+
+    Raises, from every verb:
+        OperationFailed: Arguments that make no sense, before the server is asked; a refusal.
+        OperationConflict: What shall be created exists with another definition.
+        NotInTransaction: It cannot run in the open transaction; nothing was sent.
+        DuplicateValues: A unique index meets values that occur more than once.
+        InvalidDocuments: Documents violate a new validator.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    # -- collections --------------------------------------------------------------------------
+
+    def create_collection(self, name: str, **options: Unpack[CollectionOptions]) -> None:
+        """Create a collection: plain, validated, capped, time series, clustered, collated."""
+        self.run(CreateCollection.of(name, options))
+
+    def drop_collection(self, name: str) -> None:
+        """Drop a collection or view with all it holds; nothing happens when it is not there."""
+        self.run(DropCollection(check_name(name)))
+
+    def rename_collection(self, name: str, to: str) -> None:
+        """Rename a collection; never over an existing one."""
+        if check_name(name) == check_name(to):
+            raise OperationFailed(f"rename_collection: {name!r} is its name already")
+        self.run(RenameCollection(name, to))
+
+    def modify_collection(self, name: str, **options: Unpack[ModifyOptions]) -> None:
+        """Change options in place: expiry, granularity, capped size, images, a view's pipeline."""
+        self.run(ModifyCollection.of(name, options))
+
+    def create_view(
+        self, name: str, source: str, pipeline: list[Document], *, collation: Any = None
+    ) -> None:
+        """Create a view: an aggregation over a collection, under a name of its own."""
+        collation = None if collation is None else collation_document(collation)
+        self.run(CreateView(check_name(name), check_name(source), list(pipeline), collation))
+
+    # -- indexes ------------------------------------------------------------------------------
+
+    def index(self, keys: Any, **options: Unpack[IndexOptions]) -> Index:
+        """The definition of an index with options, for `create_indexes`; nothing is created."""
+        return Index.of(keys, options)
+
+    def create_index(self, collection: str, keys: Any, **options: Unpack[IndexOptions]) -> None:
+        """Create one index.
+
+        Args:
+            collection: Where; a collection that is not there is created by the server.
+            keys: `"email"`, `("a", "b")`, `[("a", 1), ("b", -1)]` or `{"a": "text"}`.
+            **options: `unique`, `sparse`, `expire_after_seconds`, `name`, ...
+        """
+        self.run(CreateIndex(check_name(collection), Index.of(keys, options)))
+
+    def create_indexes(self, collection: str, indexes: Iterable[Any]) -> None:
+        """Create several indexes in one command: `["a", ("a", "b"), op.index("c", unique=True)]`.
+
+        Either all of them are built or none.
+        """
+        self.run(CreateIndexes.of(collection, indexes))
+
+    def drop_index(self, collection: str, index: Any) -> None:
+        """Drop an index by its name or keys; nothing happens when there is none."""
+        self.run(DropIndex.of(collection, index))
+
+    def replace_index(
+        self, collection: str, keys: Any, *, old: Any = None, **options: Unpack[IndexOptions]
+    ) -> None:
+        """Put an index in the place of `old`, or of the one that has its name or keys."""
+        self.run(ReplaceIndex.of(collection, Index.of(keys, options), old=old))
+
+    def hide_index(self, collection: str, index: Any) -> None:
+        """Keep the planner from using an index, by name or keys."""
+        self.run(HideIndex.of(collection, index))
+
+    def unhide_index(self, collection: str, index: Any) -> None:
+        """Let the planner use a hidden index again."""
+        self.run(UnhideIndex.of(collection, index))
+
+    # -- validators ---------------------------------------------------------------------------
+
+    def set_validator(
+        self,
+        collection: str,
+        schema: Any,
+        *,
+        level: str = "strict",
+        action: str = "error",
+        on_invalid: str = "refuse",
+    ) -> None:
+        """Set a validator: a JSON Schema, a pydantic model class, or a query.
+
+        Args:
+            collection: An existing collection.
+            schema: What its documents must be.
+            level: `strict`, `moderate` (spares what is invalid already) or `off`.
+            action: `error`, or `warn`: the server only logs.
+            on_invalid: When documents violate it already: `refuse`, `moderate` or `warn`.
+        """
+        self.run(
+            SetValidator.of(collection, schema, level=level, action=action, on_invalid=on_invalid)
+        )
+
+    def drop_validator(self, collection: str) -> None:
+        """Drop a collection's validator; nothing happens when it has none."""
+        self.run(DropValidator(check_name(collection)))
+
+    # -- documents ----------------------------------------------------------------------------
+
+    def insert(
+        self,
+        collection: str,
+        documents: Iterable[Mapping[str, Any]] | Mapping[str, Any],
+        *,
+        key: str | Iterable[str] | None = None,
+        on_existing: str = "keep",
+    ) -> None:
+        """Insert documents that are not there yet, found by `key` or `_id`.
+
+        Args:
+            collection: Where.
+            documents: One document or many; a generator is read in batches.
+            key: The field or fields by which a document is found; `_id` when left out.
+            on_existing: `keep` what is there, `replace` it, or `update` the given fields.
+        """
+        self.run(Insert.of(collection, documents, key=key, on_existing=on_existing))
+
+    def update(
+        self,
+        collection: str,
+        filter: Document,  # noqa: A002 - MongoDB's own word for it
+        update: Document | list[Document],
+        *,
+        array_filters: list[Document] | None = None,
+        collation: Any = None,
+    ) -> None:
+        """Change all documents that the filter finds, by operators or by a pipeline."""
+        collation = None if collation is None else collation_document(collation)
+        found = check_filter(filter, verb="update")
+        change = check_update(update)
+        self.run(Update(check_name(collection), found, change, array_filters, collation))
+
+    def delete(
+        self,
+        collection: str,
+        filter: Document,  # noqa: A002 - MongoDB's own word for it
+        *,
+        collation: Any = None,
+    ) -> None:
+        """Delete all documents that the filter finds; `{}` means every one."""
+        collation = None if collation is None else collation_document(collation)
+        found = check_filter(filter, verb="delete")
+        self.run(Delete(check_name(collection), found, collation))
+
+    def add_field(
+        self,
+        collection: str,
+        field: str,
+        value: Any,
+        *,
+        filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+    ) -> None:
+        """Give a field to all documents that lack it; null counts as having it."""
+        self.run(AddField(check_name(collection), check_path(field), value, filter or None))
+
+    def remove_field(
+        self,
+        collection: str,
+        field: str,
+        *,
+        filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+    ) -> None:
+        """Take a field from all documents that have it."""
+        if check_path(field) == "_id":
+            raise OperationFailed("_id cannot be removed")
+        self.run(RemoveField(check_name(collection), field, filter or None))
+
+    def rename_field(
+        self, collection: str, field: str, to: str, *, on_existing: str = "refuse"
+    ) -> None:
+        """Rename a field; documents that have both names: `refuse`, `skip` or `overwrite`."""
+        self.run(RenameField.of(collection, field, to, on_existing=on_existing))
+
+    # -- escape -------------------------------------------------------------------------------
+
+    @property
+    def db(self) -> Database[Document]:
+        """The pymongo database, in the transaction's session where there is one.
+
+        Outside a transaction its use makes the revision one that is not repeated by itself
+        after a crash, because nobody can know what was done.
+        """
+        self._target.journal.check()
+        if not self._target.transaction:
+            self._target.journal.unrepeatable("op.db")
+        return self._target.db
+
+    def log(self, text: str) -> None:
+        """Show a line while the revision runs."""
+        self._target.journal.message(str(text))
+
+    def run(self, operation: Operation) -> None:
+        """Run one operation: one of mongover's, or a subclass of `Operation` of your own."""
+        if not isinstance(operation, Operation):
+            raise OperationFailed(
+                f"op.run takes an Operation, not a {type(operation).__name__}",
+                hint="derive it from mongover.operations.Operation",
+            )
+        target, journal = self._target, self._target.journal
+        journal.check()
+        self._check_allowed(operation)
+        journal.operation_started(operation)
+        started = time.monotonic()
+        with _translated(operation, target):
+            outcome = self._applied(operation)
+        journal.operation_finished(operation, time.monotonic() - started, outcome)
+
+    def _check_allowed(self, operation: Operation) -> None:
+        target = self._target
+        for name in operation.collections:
+            if name in target.protected:
+                raise OperationFailed(
+                    f"{name} holds the history of the migrations: no operation may change it",
+                    hint="`mongover stamp`, `resolve` and `repair` change the history",
+                )
+        if target.transaction:
+            with _translated(operation, target):
+                why = operation.refused(target)
+            if why:
+                raise NotInTransaction(why, notes=(operation.describe(),), hint=TRANSACTION_HINT)
+
+    def _applied(self, operation: Operation) -> Outcome:
+        target = self._target
+        for name in operation.collections:
+            target.journal.touched(name)
+        if not operation.repeatable and not target.transaction:
+            target.journal.unrepeatable(operation.describe())
+        if target.strict or target.transaction or not operation.creation:
+            return operation.apply(target)
+        try:
+            with _translated(operation, target):
+                return operation.apply(target)
+        except RevisionError as error:
+            target.journal.warning(f"{operation.describe()}: {error.message}")
+            return "warning"
+
+
+@contextmanager
+def _translated(operation: Operation, target: Target) -> Iterator[None]:
+    """Errors of the driver and the server become mongover's; the cause is kept."""
+    from bson.errors import BSONError  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import PyMongoError  # noqa: PLC0415 - the same
+
+    try:
+        yield
+    except (PyMongoError, BSONError, OverflowError) as error:
+        ours = translate(error, operation, target)
+        if ours is None:
+            raise
+        raise ours from error

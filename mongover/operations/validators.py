@@ -1,0 +1,254 @@
+"""Verbs for validators: set one after a look at the documents, and drop it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mongover.errors import InvalidDocuments, OperationFailed
+from mongover.operations.base import (
+    Document,
+    Operation,
+    Outcome,
+    Target,
+    check_choice,
+    check_name,
+    ddl,
+    nearest,
+    stored_collection,
+)
+from mongover.operations.collections import missing
+from mongover.operations.duplicates import shown
+from mongover.operations.jsonschema import KEYWORDS, model_schema, mongo_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEVELS = ("strict", "moderate", "off")
+ACTIONS = ("error", "warn")
+ON_INVALID = ("refuse", "moderate", "warn")
+_SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FieldReport:
+    """One rule that documents break: what it is, how many break it, and the first `_id`s."""
+
+    rule: str
+    count: int
+    ids: tuple[Any, ...]
+
+    def text(self) -> str:
+        """`missing email: 100 (e.g. _id 0, 1)`."""
+        ids = ", ".join(shown(value) for value in self.ids)
+        return f"{self.rule}: {self.count:,} (e.g. _id {ids})"
+
+
+@dataclass(frozen=True, slots=True)
+class SetValidator(Operation):
+    """The validator of a collection.
+
+    `validator` is a query as collMod takes it (`{"$jsonSchema": ...}`). With `level` strict and
+    `action` error the documents are counted first: any that break it would refuse every later
+    update. Then `on_invalid` decides: `refuse` raises, `moderate` lets documents that are
+    already invalid be updated, `warn` makes the server only log.
+    """
+
+    collection: str
+    validator: Document
+    level: str = "strict"
+    action: str = "error"
+    on_invalid: str = "refuse"
+
+    verb: ClassVar[str] = "set_validator"
+
+    @classmethod
+    def of(
+        cls, collection: str, schema: Any, *, level: str, action: str, on_invalid: str
+    ) -> SetValidator:
+        """From the arguments of `op.set_validator`, checked."""
+        return cls(
+            check_name(collection),
+            as_validator(schema),
+            level=check_choice("level", level, LEVELS),
+            action=check_choice("action", action, ACTIONS),
+            on_invalid=check_choice("on_invalid", on_invalid, ON_INVALID),
+        )
+
+    @property
+    def repeatable(self) -> bool:
+        """The same validator again is no change."""
+        return True
+
+    def describe(self) -> str:
+        """`validator on users`."""
+        return f"validator on {self.collection}"
+
+    def refused(self, target: Target) -> str:
+        """The server refuses collMod."""
+        del target
+        return "MongoDB cannot set a validator in a transaction"
+
+    def apply(self, target: Target) -> Outcome:
+        """Look at the documents, then set it; unchanged when it is set already."""
+        stored = stored_collection(target, self.collection)
+        if stored is None:
+            raise missing(target, self.collection)
+        options = stored.get("options", {})
+        if self.is_set(options):
+            return "unchanged"
+        decided = self._decided(target)
+        if decided.is_set(options):
+            return "unchanged"
+        ddl(target, {"collMod": self.collection, **decided.as_options()})
+        return "done"
+
+    def as_options(self) -> Document:
+        """As collMod takes them, and as the server lists them."""
+        return {
+            "validator": self.validator,
+            "validationLevel": self.level,
+            "validationAction": self.action,
+        }
+
+    def is_set(self, options: Document) -> bool:
+        """Whether the stored options of the collection are these."""
+        stored = {"validationLevel": "strict", "validationAction": "error", **options}
+        return all(stored.get(name) == value for name, value in self.as_options().items())
+
+    def _decided(self, target: Target) -> SetValidator:
+        """Itself, or what `on_invalid` makes of it."""
+        if self.level != "strict" or self.action != "error":
+            return self
+        count = target.db[self.collection].count_documents({"$nor": [self.validator]})
+        if not count:
+            return self
+        noun = "document violates" if count == 1 else "documents violate"
+        message = f"{count:,} {noun} the new validator of {target.namespace(self.collection)}"
+        if self.on_invalid == "refuse":
+            raise self._invalid(target, message)
+        if self.on_invalid == "moderate":
+            target.journal.warning(f"{message}; they may still be updated (moderate)")
+            return replace(self, level="moderate")
+        target.journal.warning(f"{message}; the server only logs violations (warn)")
+        return replace(self, action="warn")
+
+    def _invalid(self, target: Target, message: str) -> InvalidDocuments:
+        reports = invalid_by_field(target, self.collection, self.validator)
+        return InvalidDocuments(
+            message,
+            notes=tuple(report.text() for report in reports),
+            hint='mend them first, or say on_invalid="moderate" (they stay as they are)'
+            ' or on_invalid="warn" (violations are only logged)',
+            after="the validator was not set.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DropValidator(Operation):
+    """A collection accepts every document again."""
+
+    collection: str
+
+    verb: ClassVar[str] = "drop_validator"
+
+    @property
+    def repeatable(self) -> bool:
+        """What is gone stays gone."""
+        return True
+
+    def describe(self) -> str:
+        """`drop validator on users`."""
+        return f"drop validator on {self.collection}"
+
+    def refused(self, target: Target) -> str:
+        """The server refuses collMod."""
+        del target
+        return "MongoDB cannot drop a validator in a transaction"
+
+    def apply(self, target: Target) -> Outcome:
+        """Drop it; unchanged where there is none, or no such collection."""
+        stored = stored_collection(target, self.collection)
+        if stored is None or not stored.get("options", {}).get("validator"):
+            return "unchanged"
+        back = {"validator": {}, "validationLevel": "strict", "validationAction": "error"}
+        ddl(target, {"collMod": self.collection, **back})
+        return "done"
+
+
+def as_validator(schema: Any) -> Document:
+    """A validator from a JSON Schema, a pydantic model class, or a query that begins with `$`.
+
+    Raises:
+        OperationFailed: When it is none of them, or MongoDB cannot express it.
+    """
+    if hasattr(schema, "model_json_schema"):
+        return {"$jsonSchema": model_schema(schema)}
+    if not isinstance(schema, dict) or not schema:
+        raise OperationFailed(
+            f"a {type(schema).__name__} is no validator" if schema else "the validator is empty",
+            hint="give a JSON Schema, a pydantic model class or a query; op.drop_validator removes",
+        )
+    if "$jsonSchema" in schema:
+        return {**schema, "$jsonSchema": mongo_schema(schema["$jsonSchema"])}
+    if all(name.startswith("$") for name in schema) and not _is_schema(schema):
+        return dict(schema)
+    for name in schema:
+        if name not in KEYWORDS:
+            raise OperationFailed(
+                f"{name!r} is no keyword of JSON Schema",
+                hint=nearest(name, KEYWORDS) or 'a query is written {"$and": [{"field": ...}]}',
+            )
+    return {"$jsonSchema": mongo_schema(schema)}
+
+
+def _is_schema(schema: Document) -> bool:
+    return "$ref" in schema or "$defs" in schema
+
+
+def invalid_by_field(
+    target: Target, collection: str, validator: Document
+) -> tuple[FieldReport, ...]:
+    """Which rules the invalid documents break; one pass, and a few ids of each."""
+    rules = field_rules(validator)
+    facets: Document = {}
+    for number, (_, match) in enumerate(rules):
+        facets[f"n{number}"] = [{"$match": match}, {"$count": "n"}]
+        samples = [{"$match": match}, {"$limit": _SAMPLES}, {"$project": {"_id": 1}}]
+        facets[f"s{number}"] = samples
+    pipeline: Sequence[Document] = [{"$match": {"$nor": [validator]}}, {"$facet": facets}]
+    reply = next(iter(target.db[collection].aggregate(pipeline, allowDiskUse=True)))
+    found = []
+    for number, (rule, _) in enumerate(rules):
+        if reply[f"n{number}"]:
+            ids = tuple(row["_id"] for row in reply[f"s{number}"])
+            found.append(FieldReport(rule, reply[f"n{number}"][0]["n"], ids))
+    return tuple(found)
+
+
+def field_rules(validator: Document) -> list[tuple[str, Document]]:
+    """The validator taken apart: the name of each rule, and a query for what breaks it.
+
+    The last rule catches what the others do not name, so that no document goes unreported.
+    """
+    schema = validator.get("$jsonSchema", {})
+    rules = [
+        (f"missing {name}", _breaks({"required": [name]})) for name in schema.get("required", [])
+    ]
+    properties = schema.get("properties", {})
+    rules += [
+        (f"bad {name}", _breaks({"properties": {name: rule}}))
+        for name, rule in properties.items()
+        if rule
+    ]
+    if schema.get("additionalProperties") is False:
+        known: Document = {name: {} for name in properties}
+        patterns: Document = {name: {} for name in schema.get("patternProperties", {})}
+        closed = {"properties": known, "additionalProperties": False}
+        rules.append(("unknown fields", _breaks({**closed, "patternProperties": patterns})))
+    others = {"$nor": [match for _, match in rules]} if rules else {}
+    return [*rules, ("other rules", others)]
+
+
+def _breaks(schema: Document) -> Document:
+    return {"$nor": [{"$jsonSchema": schema}]}
