@@ -78,19 +78,19 @@ class Node:
     path: Path | None = None
 
 
-_NO_NUMBER: Final = 10**300  # more than any number that fits into the name of a file
+NO_NUMBER: Final = 10**300  # more than any number that fits into the name of a file
 
 
 def number_of(identifier: str) -> tuple[int, str]:
     """The key by which ids sort: by number, then by text; what is no number comes last."""
-    if identifier.isascii() and identifier.isdigit() and len(identifier) <= 300:  # noqa: PLR2004  # the digits of _NO_NUMBER
+    if identifier.isascii() and identifier.isdigit() and len(identifier) <= 300:  # noqa: PLR2004  # the digits of NO_NUMBER
         return (int(identifier), identifier)
-    return (_NO_NUMBER, identifier)
+    return (NO_NUMBER, identifier)
 
 
 def _same_number(name: str, ids: Iterable[str]) -> list[str]:
     number = number_of(name)[0]
-    return [each for each in ids if number_of(each)[0] == number != _NO_NUMBER]
+    return [each for each in ids if number_of(each)[0] == number != NO_NUMBER]
 
 
 def name_of(schema: str | None) -> str:
@@ -431,6 +431,7 @@ class Selection:
 
     ids: tuple[str, ...]
     lines: tuple[str | None, ...]
+    whole: bool = False  # the target speaks of every line that there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,16 +457,16 @@ class Targets:
                     f"an upgrade goes up, and {target.text} goes down",
                     hint=f"mongover downgrade {target.text}",
                 )
-            return Selection(self._next(target, lines), lines)
+            return Selection(self._next(target, lines), lines, whole=target.line is None)
         if name == "base":
             raise UsageError(
                 f"an upgrade goes up, and {target.text} is below everything",
                 hint=f"mongover downgrade {target.text}",
             )
         ids = self._ids(target)
-        whole = name in ("head", "heads") and name == target.rest
-        named = self._names_schema(target)
-        return Selection(ids, lines if whole else (target.rest,) if named else ())
+        if name == target.rest and name in ("head", "heads"):
+            return Selection(ids, lines, whole=target.line is None)
+        return Selection(ids, (target.rest,) if self._names_schema(target) else ())
 
     def downgrade(self, text: str) -> Selection:
         """What a downgrade to the target must revert; with all that stands on it.
@@ -489,7 +490,7 @@ class Targets:
             return Selection((), (target.rest,))
         if name == target.rest and name in WORDS:
             reverted = self._applied_in(lines) if name == "base" else []
-            return Selection(tuple(reversed(reverted)), lines)
+            return Selection(tuple(reversed(reverted)), lines, whole=target.line is None)
         ids = self._ids(target)
         above = self.graph.descendants(ids).difference(ids)
         return Selection(
