@@ -1,0 +1,296 @@
+"""The commands that write files: a project, revisions, merges."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from mongover.cli.output import relative
+from mongover.cli.shape import App, Command
+from mongover.cli.statusscreen import show_problems
+from mongover.cli.text import count
+from mongover.errors import MissingFile, MongoverError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mongover.cli.output import Output
+    from mongover.migrator import Migrator
+    from mongover.plan import Problem
+
+_DISAGREE: Final = 4
+_EDITORS: Final = ("sensible-editor", "nano", "vim", "vi")
+_INI: Final = """\
+# The configuration of mongover; `mongover doctor` checks it. A variable such as MONGOVER_URL or a
+# flag such as --url wins over a line here; ${{NAME}} or ${{NAME:-default}} reads the environment.
+[mongover]
+{url_note}
+url = {url}
+database = {database}
+versions = versions
+"""
+_EMBEDDED_NOTE: Final = """\
+# A private MongoDB of this project, for development. With a server of your own:
+# url = mongodb://localhost:27017"""
+_URL_NOTE: Final = "# Keep a password out of this file: url = ${MONGODB_URL}"
+
+
+@click.command("init", cls=Command)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
+def init(app: App, folder: Path) -> None:
+    """Make a project in this folder.
+
+    Writes alembic-style.ini, the folder versions and a .gitignore. What is there already stays as
+    it is. Without --url the project uses a private embedded MongoDB.
+    """
+    made, kept = make_project(folder, url=app.settings.url, database=app.settings.database)
+    if app.settings.json:
+        app.output.document({"created": made, "kept": kept})
+    for path in made:
+        app.output.data("created  ", path)
+    for path in kept:
+        app.output.data("kept     ", path)
+    steps = ['mongover revision -m "create users" --schema users', "mongover upgrade"]
+    if folder.resolve() != Path.cwd():
+        steps.insert(0, f"cd {shlex.quote(str(folder))}")
+    app.output.hint(", then ".join(steps))
+
+
+def make_project(
+    folder: Path, *, url: str | None = None, database: str | None = None
+) -> tuple[list[str], list[str]]:
+    """Create what is missing of a project; the paths that were made and those that were there."""
+    made: list[str] = []
+    kept: list[str] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in _project_files(folder, url, database).items():
+            there = path.exists()
+            if not there:
+                path.parent.mkdir(exist_ok=True)
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(text)
+            (kept if there else made).append(relative(path))
+        versions = folder / "versions"
+        there = versions.exists()
+        versions.mkdir(exist_ok=True)
+        (kept if there else made).append(relative(versions) + "/")
+    except OSError as error:
+        raise UsageError(
+            f"cannot make a project in {folder}: {error.strerror}: {error.filename}",
+            hint="choose a folder that you may write to: mongover init FOLDER",
+        ) from error
+    return made, kept
+
+
+def _project_files(folder: Path, url: str | None, database: str | None) -> dict[Path, str]:
+    files = {folder / ".gitignore": ".mongover/\n__pycache__/\n"}
+    toml = folder / "pyproject.toml"
+    if toml.is_file() and "[tool.mongover]" in toml.read_text(encoding="utf-8", errors="replace"):
+        return {toml: "", **files}
+    text = _INI.format(
+        url_note=_EMBEDDED_NOTE if url is None else _URL_NOTE,
+        url=url or "embedded:.mongover/db",
+        database=database or database_name(folder.resolve().name),
+    )
+    return {folder / "alembic-style.ini": text, **files}
+
+
+def database_name(folder: str) -> str:
+    """A database name that MongoDB takes, made of a folder's name."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", folder).strip("_-")[:38]
+    return "app" if name.lower() in {"", "local", "config", "admin"} else name
+
+
+@click.command("revision", cls=Command)
+@click.option("-m", "--message", required=True, metavar="TEXT", help="What it does, in few words.")
+@click.option("--schema", metavar="NAME", help="The line that it belongs to.")
+@click.option("--depends-on", multiple=True, metavar="REV", help="Needed first (repeatable).")
+@click.option("--id", "revision_id", metavar="ID", help="Its number; the next one without it.")
+@click.option("--edit", "then_edit", is_flag=True, help="Open it in the editor.")
+def revision(  # noqa: PLR0917 - click calls it by keyword
+    app: App,
+    message: str,
+    schema: str | None,
+    depends_on: tuple[str, ...],
+    revision_id: str | None,
+    then_edit: bool,  # noqa: FBT001 - a flag of the command line
+) -> None:
+    """Write a new revision file.
+
+    It stands on top of its schema and has the next number over all of them.
+    """
+    with app.migrator() as migrator:
+        path = migrator.create_revision(
+            message, schema=schema, depends_on=depends_on, id=revision_id
+        )
+    _tell_files(app.output, [path])
+    if then_edit:
+        open_editor(path, app.environ)
+    app.output.hint(
+        f"write its upgrade and downgrade (mongover edit {_id_of(path)}), then mongover upgrade"
+    )
+
+
+@click.command("merge", cls=Command)
+@click.argument("schema", required=False)
+@click.option("-m", "--message", required=True, metavar="TEXT", help="What is joined.")
+def merge(app: App, schema: str | None, message: str) -> None:
+    """Join the two heads of a schema.
+
+    Writes one revision with all heads as its parents. Without SCHEMA, for the line without a name.
+    """
+    with app.migrator() as migrator:
+        path = migrator.merge(schema, message)
+    _tell_files(app.output, [path])
+    app.output.hint("mongover upgrade")
+
+
+@click.command("rebase", cls=Command)
+@click.argument("target")
+def rebase(app: App, target: str) -> None:
+    """Put a pending revision on top of its schema.
+
+    Gives it the next free number, renames its file and rewrites the links to it. Refused for a
+    revision that has a record.
+    """
+    with app.migrator() as migrator:
+        paths = migrator.rebase(target)
+    _tell_files(app.output, paths)
+    app.output.hint("mongover plan")
+
+
+def _tell_files(output: Output, paths: Sequence[Path]) -> None:
+    names = [relative(path) for path in paths]
+    if output.settings.json:
+        document: dict[str, object] = {"files": names}
+        if len(paths) == 1:
+            document |= {"revision": _id_of(paths[0]), "path": names[0]}
+        output.document(document)
+    for name in names:
+        output.data("wrote ", name)
+
+
+def _id_of(path: Path) -> str:
+    return path.stem.partition("_")[0]
+
+
+@click.command("edit", cls=Command)
+@click.argument("target")
+def edit(app: App, target: str) -> None:
+    """Open a revision file in the editor.
+
+    The editor is $VISUAL, else $EDITOR, else the first that is found.
+    """
+    with app.migrator() as migrator:
+        path = _file_of(migrator, target)
+    open_editor(path, app.environ)
+    if app.settings.json:
+        app.output.document({"path": relative(path)})
+
+
+@click.command("check", cls=Command)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "github"]),
+    default="text",
+    help="github: annotations for a workflow.",
+)
+def check(app: App, form: str) -> int:
+    """Check the revision files, without a server.
+
+    Each file can be read, each schema has one head, no number stands twice, no link is broken.
+    Exit code 4 when something is wrong.
+    """
+    with app.migrator() as migrator:
+        problems = migrator.check()
+    return tell_problems(app, problems, good="the revision files hold together", form=form)
+
+
+def tell_problems(app: App, problems: Sequence[Problem], *, good: str, form: str = "text") -> int:
+    """Show what is wrong, or say that nothing is; the exit code."""
+    if app.settings.json:
+        app.output.document({"problems": [problem.to_json() for problem in problems]})
+    elif form == "github":
+        for problem in problems:
+            app.output.verbatim(annotation(problem) + "\n")
+    else:
+        show_problems(app.output, problems)
+    if not problems:
+        app.output.result(good)
+        return 0
+    app.output.talk(count(len(problems), "problem"))
+    return _DISAGREE
+
+
+def annotation(problem: Problem) -> str:
+    """The problem as a line that a GitHub workflow shows beside the file."""
+    error = problem.error
+    where = error.where if isinstance(error, MongoverError) else None
+    fields = {"title": error.code if isinstance(error, MongoverError) else problem.kind}
+    if where is not None:
+        fields["file"] = relative(where.path)
+        if where.line is not None:
+            fields["line"] = str(where.line)
+    listed = ",".join(f"{name}={_github(value, ':,')}" for name, value in fields.items())
+    text = problem.message + (f"; next: {problem.hint}" if problem.hint else "")
+    return f"::error {listed}::{_github(text)}"
+
+
+def _github(text: str, more: str = "") -> str:
+    """The text with what has a meaning in a workflow command percent-encoded."""
+    for sign in "%\r\n" + more:
+        text = text.replace(sign, f"%{ord(sign):02X}")
+    return text
+
+
+def _file_of(migrator: Migrator, target: str) -> Path:
+    """The file of a revision; one that cannot be read is found by its name, without a server."""
+    named = sorted(migrator.config.versions.glob(f"{glob.escape(target)}_*.py"))
+    if len(named) == 1:
+        return named[0]
+    shown = migrator.show(target)
+    if shown.revision is None:
+        raise MissingFile(f"{target} has no file", hint=f"mongover restore {target}")
+    return shown.revision.path
+
+
+def open_editor(path: Path, environ: Mapping[str, str]) -> None:
+    """Run the editor on the file and wait for it.
+
+    Raises:
+        UsageError: there is none, or it cannot be run.
+    """
+    command = _editor(environ)
+    try:
+        code = subprocess.call([*command, str(path)])  # noqa: S603 - the editor that the user named
+    except OSError as error:
+        raise UsageError(
+            f"the editor {command[0]} cannot be run: {error.strerror}", hint="set $EDITOR"
+        ) from error
+    if code:
+        raise UsageError(f"the editor {command[0]} ended with exit code {code}")
+
+
+def _editor(environ: Mapping[str, str]) -> list[str]:
+    named = environ.get("VISUAL") or environ.get("EDITOR")
+    if named:
+        try:
+            words = shlex.split(named, posix=os.name != "nt")
+        except ValueError:
+            words = [named]
+        if words:
+            return words
+    found = next((name for name in _EDITORS if shutil.which(name)), None)
+    if found is None:
+        raise UsageError("there is no editor", hint="set $EDITOR, such as EDITOR=nano")
+    return [found]

@@ -1,0 +1,290 @@
+"""What a run says while it goes on: a line per step and operation, and what is happening now."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextvars import Context
+from dataclasses import asdict
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, Final
+
+from mongover import events
+from mongover.cli.output import Paint
+from mongover.cli.text import count, duration, number, schema_name, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress as RichProgress
+
+    from mongover.cli.output import Output, Piece, Screen
+
+_INDENT: Final = " " * 6
+_OPERATION_WIDTH: Final = 72
+_TIME_WIDTH: Final = 9
+_PIPE_SECONDS: Final = 10.0  # between two lines about one operation, outside a terminal
+_TERMINAL_SECONDS: Final = 0.4  # before an operation is worth a moving line
+_MARKS: Final = {
+    "done": Paint("✓", "green"),
+    "unchanged": Paint("–", "dim"),  # noqa: RUF001 - a dash is the sign
+    "warning": Paint("⚠", "yellow"),
+}
+
+
+class Moment:
+    """The operation that runs now, as far as it is known; shared with the thread that shows it."""
+
+    def __init__(self, label: str, began: float) -> None:
+        self.label = label
+        self.began = began
+        self.told = began
+        self.done: int | None = None
+        self.total: int | None = None
+
+
+def progress_text(moment: Moment, now: float) -> str:
+    """The state of an operation in words: `61 %, 512,400/840,112, 41,200/s, 0:00:08 left`."""
+    elapsed = max(now - moment.began, 0.0)
+    if moment.done is None:
+        return f"running for {duration(elapsed)}"
+    rate = moment.done / elapsed if elapsed else 0.0
+    parts = [f"{number(moment.done)}/{number(moment.total)}" if moment.total else ""]
+    if moment.total:
+        parts.insert(0, f"{min(moment.done * 100 // moment.total, 100)} %")
+        if rate:
+            parts.append(f"{duration(max(moment.total - moment.done, 0) / rate)} left")
+    else:
+        parts = [f"{number(moment.done)} documents"]
+    parts.insert(-1 if moment.total and rate else len(parts), f"{number(round(rate))}/s")
+    return ", ".join(parts)
+
+
+class Now:
+    """Shows the running operation until it ends: a moving line, or a plain one every ten seconds.
+
+    A thread of its own keeps time, since an index build says nothing for minutes. rich is imported
+    when an operation has lasted long enough for a moving line.
+    """
+
+    def __init__(self, screen: Screen, *, every: float | None = None) -> None:
+        self._screen = screen
+        self._every = every or (_TERMINAL_SECONDS if screen.terminal else _PIPE_SECONDS)
+        self._lock = threading.RLock()
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._moment: Moment | None = None
+        self._live: RichProgress | None = None
+
+    def begin(self, label: str) -> None:
+        """An operation starts."""
+        with self._lock:
+            self.clear()
+            self._moment = Moment(label, time.monotonic())
+            if self._screen.terminal:
+                self._screen.write(f"{self._transient(f'{_INDENT}↻ {label}')}")
+        if self._thread is None:
+            # Its context is empty, so that it can never join the transaction of the run.
+            loop = Context().run
+            self._thread = threading.Thread(target=loop, args=(self._loop,), daemon=True)
+            self._thread.start()
+
+    def advance(self, label: str, done: int, total: int | None) -> None:
+        """The running operation has worked through `done` documents."""
+        with self._lock:
+            if self._moment is None:
+                self._moment = Moment(label, time.monotonic())
+            self._moment.done, self._moment.total = done, total
+            if self._live is not None:
+                self._update(self._live, self._moment)
+
+    def waiting(self, text: str) -> None:
+        """A line that replaces itself on a terminal."""
+        with self._lock:
+            self._screen.write("\r\x1b[K" + self._transient(text))
+
+    def clear(self) -> float | None:
+        """Nothing runs any more: take the moving line away. The seconds that it ran, if any did."""
+        with self._lock:
+            live, self._live = self._live, None
+            moment, self._moment = self._moment, None
+            if live is not None:
+                live.stop()
+            if self._screen.terminal:
+                self._screen.write("\r\x1b[K")
+            return None if moment is None else time.monotonic() - moment.began
+
+    def close(self) -> None:
+        """End the thread; nothing moves afterwards."""
+        self._end.set()
+        self.clear()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _transient(self, text: str) -> str:
+        width = max(get_terminal_size().columns - 1, 20)
+        return shorten(self._screen.compose(text), width, ellipsis="...")
+
+    def _loop(self) -> None:
+        while not self._end.wait(self._every / 2):
+            with self._lock:
+                if self._moment is not None:
+                    self._beat(self._moment, time.monotonic())
+
+    def _beat(self, moment: Moment, now: float) -> None:
+        if now - moment.told < self._every or self._end.is_set():
+            return
+        if self._screen.terminal:
+            if self._live is None:
+                self._screen.write("\r\x1b[K")
+                self._live = self._start_live()
+                self._update(self._live, moment)
+            return
+        moment.told = now
+        self._screen.line(f"{_INDENT}↻ {moment.label}: {progress_text(moment, now)}")
+
+    def _start_live(self) -> RichProgress:
+        from mongover.cli.moving import start_live  # noqa: PLC0415 - rich, only when it is needed
+
+        return start_live(self._screen)
+
+    def _update(self, live: RichProgress, moment: Moment) -> None:
+        label = self._screen.compose(moment.label)
+        if not live.tasks:
+            live.add_task(label, total=moment.total, completed=moment.done or 0, began=moment.began)
+            return
+        live.update(live.tasks[0].id, total=moment.total, completed=moment.done or 0)
+
+
+class RunScreen:
+    """The listener of a run in a terminal or a pipe; to be closed when the run has ended."""
+
+    def __init__(
+        self, output: Output, *, place: Callable[[], str], database: str, every: float | None = None
+    ) -> None:
+        self._output = output
+        self._place = place
+        self._database = database
+        self._now = Now(output.err, every=every)
+        self._quiet = output.settings.quiet
+        self._waited = -_PIPE_SECONDS
+        self._operations = 0
+        self.running = False
+        self._shows: dict[type, Callable[[Any], None]] = {
+            events.RunStarted: self._run_started,
+            events.StepStarted: self._step_started,
+            events.OperationStarted: self._operation_started,
+            events.OperationFinished: self._operation_finished,
+            events.Progress: self._progress,
+            events.Notice: self._notice,
+            events.StepFinished: self._step_finished,
+            events.StepFailed: self._step_failed,
+            events.LockTaken: self._lock_taken,
+            events.LockWaiting: self._lock_waiting,
+        }
+
+    def __call__(self, event: events.Event) -> None:
+        """Show one event."""
+        if isinstance(event, events.RunStarted):
+            self.running = True
+        if not self._quiet:
+            self._shows.get(type(event), events.ignore)(event)
+        elif isinstance(event, events.Notice) and event.level == "warning":
+            self._output.warning(event.message)
+
+    def close(self) -> None:
+        """Take away what moves."""
+        self._now.close()
+
+    def _line(self, *pieces: Piece) -> None:
+        self._now.clear()
+        self._output.talk(*pieces)
+
+    def _timed(self, mark: Piece, text: str, seconds: float, note: str = "") -> None:
+        label = f" {text}".ljust(_OPERATION_WIDTH)
+        time_text = (note or duration(seconds)).rjust(_TIME_WIDTH)
+        self._line(_INDENT, mark, label, " ", time_text)
+
+    def _run_started(self, event: events.RunStarted) -> None:
+        word = "apply" if event.direction == "up" else "revert"
+        self._line(Paint(f"{self._place()}: {count(event.total, 'revision')} to {word}", "bold"))
+
+    def _step_started(self, event: events.StepStarted) -> None:
+        self._operations = 0
+        notes = [schema_name(event.schema)] if event.schema else []
+        notes += ["revert"] if event.direction == "down" else []
+        notes += ["in one transaction"] if event.transaction else []
+        notes += ["goes on from where it stopped"] if event.continues else []
+        tail = f" ({', '.join(notes)})" if notes else ""
+        position = f"[{event.position}/{event.total}] "
+        self._line(position, Paint(event.revision, "bold"), f" {event.message}", tail)
+
+    def _operation_started(self, event: events.OperationStarted) -> None:
+        self._operations += 1
+        self._now.begin(event.operation)
+
+    def _operation_finished(self, event: events.OperationFinished) -> None:
+        note = "unchanged" if event.outcome == "unchanged" else ""
+        self._timed(_MARKS.get(event.outcome, "·"), event.operation, event.seconds, note)
+
+    def _progress(self, event: events.Progress) -> None:
+        self._now.advance(event.operation, event.done, event.total)
+
+    def _notice(self, event: events.Notice) -> None:
+        mark: Piece = Paint("⚠ ", "yellow") if event.level == "warning" else ""
+        indent = _INDENT if event.revision else ""
+        for line in event.message.splitlines():
+            self._line(indent, mark, line.expandtabs())
+
+    def _step_finished(self, event: events.StepFinished) -> None:
+        if self._operations == 0 or self._output.settings.verbose:
+            word = "applied" if event.direction == "up" else "reverted"
+            self._timed(_MARKS["done"], f"{event.revision} {word}", event.seconds)
+
+    def _step_failed(self, event: events.StepFailed) -> None:
+        self._timed(Paint("✗", "red"), f"{event.revision} {event.state}", event.seconds)
+
+    def _lock_taken(self, event: events.LockTaken) -> None:
+        if event.previous:
+            self._line(f"took over the lock of {event.previous}, which no longer answers")
+        elif self._waited >= 0:
+            self._line("got the lock")
+
+    def _lock_waiting(self, event: events.LockWaiting) -> None:
+        if self._output.err.terminal:
+            self._waited = 0.0
+            self._now.waiting(waiting_text(event, self._database))
+        elif event.held_seconds - self._waited >= _PIPE_SECONDS or self._waited < 0:
+            self._waited = event.held_seconds
+            self._line(waiting_text(event, self._database))
+
+
+def waiting_text(event: events.LockWaiting, database: str) -> str:
+    """Who holds the lock, what it does and how long this process still waits."""
+    doing = f"; running {event.running}" if event.running else ""
+    return (
+        f"waiting for the lock on {database}, held by {event.holder} for "
+        f"{duration(event.held_seconds)} ({event.command}){doing}, alive "
+        f"{duration(event.heartbeat_seconds)} ago … giving up in {duration(event.seconds_left)}"
+    )
+
+
+class LineListener:
+    """The listener that writes each event as one JSON document on a line of stdout."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self.running = False
+
+    def __call__(self, event: events.Event) -> None:
+        """Write one event."""
+        self.running = self.running or isinstance(event, events.RunStarted)
+        self._output.document(event_document(event), indent=None)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def event_document(event: events.Event) -> dict[str, Any]:
+    """`{"event": "StepStarted", …}` with the event's own fields."""
+    return {"event": type(event).__name__, **asdict(event)}

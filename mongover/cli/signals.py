@@ -1,0 +1,97 @@
+"""Signals during a run: the first asks it to stop at a safe point, the second ends it at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from mongover.errors import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mongover.stop import Stop
+
+_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Terminated(Interrupted):
+    """SIGTERM ended the run."""
+
+    exit_code = 128 + signal.SIGTERM
+
+    @property
+    def kind(self) -> str:
+        """The same word for every signal."""
+        return "Interrupted"
+
+
+class HungUp(Terminated):
+    """The terminal went away."""
+
+    exit_code = 129
+
+
+_ENDS: Final = {signal.SIGTERM: Terminated, getattr(signal, "SIGHUP", None): HungUp}
+
+
+@contextmanager
+def stopping(stop: Stop, running: Callable[[], bool]) -> Iterator[None]:
+    """Ask `stop` to end the run on each signal, for as long as the block lasts.
+
+    Until `running()` is true (the server or the lock is still waited for) a signal ends the block
+    at once. An `Interrupted` that leaves it carries the exit code of the signal that caused it.
+    Signals that the process was started to ignore (`nohup`) stay ignored; outside the main thread
+    nothing is installed.
+    """
+    caught: list[int] = []
+
+    def request(signum: int, frame: Any) -> None:
+        del frame
+        caught.append(signum)
+        stop.request()
+        if not running():
+            raise KeyboardInterrupt
+
+    before = _install(request)
+    try:
+        yield
+    except Interrupted as error:
+        raise _as(caught, error) from error
+    except KeyboardInterrupt as error:
+        early = Interrupted("stopped before the run began", after="nothing was run.")
+        raise _as(caught, early) from error
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _as(caught: list[int], error: Interrupted) -> Interrupted:
+    kind = _ENDS.get(signal.Signals(caught[0]), Interrupted) if caught else Interrupted
+    return kind(
+        error.message, hint=error.hint, notes=error.notes, where=error.where, after=error.after
+    )
+
+
+def _install(handler: Any) -> dict[int, Any]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heeded}
+
+
+def end_process(signum: int, frame: Any) -> NoReturn:
+    """Outside a run: leave by unwinding, so that an embedded server is stopped."""
+    del frame
+    raise SystemExit(128 + signum)
+
+
+def install_end() -> None:
+    """Let SIGTERM and SIGHUP unwind the process instead of cutting it off."""
+    for name in _SIGNALS[1:]:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end_process)
