@@ -310,9 +310,10 @@ class Ahead(HistoryError):
 
 
 class RecordConflict(HistoryError):
-    """A record is not in the state in which this run left it."""
+    """A record is not in the state in which this run left it; `revision` is its id."""
 
     code = "MGV047"
+    revision: str = ""
 
 
 class LockError(MongoverError):

@@ -585,11 +585,13 @@ def conflict(change: Change, document: Mapping[str, Any] | None) -> RecordConfli
     if document is not None and document.get("owner") is not None:
         found += f" (fence {document.get('fence')})"
     wanted = " or ".join(sorted(change.expect))
-    return RecordConflict(
+    error = RecordConflict(
         f"the record of {change.revision} is {found}, where this run left it {wanted}",
         hint="another process took over: look at `mongover lock` and `mongover status`",
         after="nothing more was written.",
     )
+    error.revision = change.revision
+    return error
 
 
 class History(Protocol):

@@ -6,6 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import (
     Server,
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pymongo.database import Database
+
+# A busy machine makes examples slow; that says nothing about the code.
+settings.register_profile("mongover", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mongover")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,774 @@
+"""`Migrator`: the one facade over files, history, lease and runner, and the only wiring of them.
+
+Every method takes plain values and returns plain values; nothing here prints. What reads never
+writes, creates or locks anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from mongover import events, records
+from mongover.config import load_config, redact
+from mongover.embedded import open_embedded, parse_embedded
+from mongover.errors import (
+    Blocked,
+    DatabaseError,
+    MissingFile,
+    UnknownTarget,
+    UsageError,
+)
+from mongover.events import ignore
+from mongover.graph import Graph, Targets, number_of
+from mongover.identity import author, holder
+from mongover.plan import find_problems, known_graph, plan_downgrade, plan_upgrade, status_rows
+from mongover.records import RUNNING, Direction, Resolution
+from mongover.revision import read_revisions
+from mongover.script import next_id, rebase, restore_file, write_revision
+from mongover.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from mongover.config import Config
+    from mongover.doctor import Finding
+    from mongover.events import Listener
+    from mongover.holding import Held
+    from mongover.lease import LeaseState
+    from mongover.plan import Plan, Problem, StatusRow
+    from mongover.records import Change, History, LogEntry, Record
+    from mongover.revision import Revision, RevisionFiles
+    from mongover.runner import Surroundings
+    from mongover.server import Server, ServerInfo
+    from mongover.survey import SchemaStatus, Status
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What an upgrade or a downgrade did; `run` is None when there was nothing to do."""
+
+    direction: Direction
+    target: str
+    run: str | None
+    revisions: tuple[str, ...]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    message: str = ""
+    heads: Mapping[str | None, tuple[str, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as `--json` and the HTTP API show it."""
+        done = "applied" if self.direction is Direction.UP else "reverted"
+        return {
+            "direction": self.direction.value,
+            "target": self.target,
+            "run": self.run,
+            done: list(self.revisions),
+            "durationMs": round(self.seconds * 1_000, 1),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All that is known of one revision: its file, its record (with log), and what is wrong."""
+
+    revision: Revision | None
+    record: Record | None
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEntry:
+    """One line of the log of everything ever done."""
+
+    revision: str
+    entry: LogEntry
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """The open database: where the history is, and how a lease on it is made."""
+
+    server: Server
+    history: History
+
+
+class Migrator:
+    """Migrations of one database from one folder of revision files.
+
+    Open it with `with Migrator.from_config() as migrator:`; `close` ends the connection and, when
+    this process started it, the embedded server.
+    """
+
+    def __init__(self, config: Config, *, environ: Mapping[str, str] | None = None) -> None:
+        self.config = config
+        self._environ = dict(os.environ if environ is None else environ)
+        self._stack = ExitStack()
+        self._opened: _Store | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        path: str | Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        **overrides: object,
+    ) -> Migrator:
+        """A migrator for the configuration file at `path`, or the one found upwards from `cwd`.
+
+        Raises:
+            ConfigError: the file, a key or a value is wrong.
+        """
+        config = load_config(
+            None if path is None else Path(path),
+            overrides=overrides,
+            environ=os.environ if environ is None else environ,
+            cwd=Path.cwd() if cwd is None else Path(cwd),
+        )
+        return cls(config, environ=environ)
+
+    def __enter__(self) -> Migrator:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection and the embedded server; the migrator can be used again."""
+        self._opened = None
+        self._stack.close()
+
+    # ---- reading -------------------------------------------------------------------------------
+
+    def status(self, *, schema: str | None = None) -> Status:
+        """Every line with its state, what is pending, the problems and the lease.
+
+        Raises:
+            UnknownTarget: there is no such schema.
+        """
+        with self._database() as store:
+            return self._status(store, schema)
+
+    def current(self) -> tuple[Record, ...]:
+        """The records of the applied heads of every line, in order of their ids."""
+        files = self._files()
+        with self._database() as store:
+            known = store.history.read()
+        ids = [head for row in status_rows(files, known) for head in row.current]
+        return tuple(known[revision] for revision in sorted(ids, key=_by_number))
+
+    def heads(self) -> tuple[Revision, ...]:
+        """The newest revision of every line, from the files alone."""
+        files = self._files()
+        graph = Graph(files.revisions.values())
+        ids = [head for schema in graph.schemas for head in graph.heads(schema)]
+        return tuple(files.revisions[revision] for revision in sorted(ids, key=_by_number))
+
+    def history(self, span: str | None = None, *, details: bool = False) -> tuple[Record, ...]:
+        """The records in order of application; `span` is a range of revisions such as `0002:`."""
+        with self._database() as store:
+            known = store.history.read(details=details)
+        chosen = known.values()
+        if span is not None:
+            wanted = set(self._targets(self._files(), known).span(span))
+            chosen = [record for record in known.values() if record.revision in wanted]
+        return tuple(sorted(chosen, key=lambda record: (record.sequence, record.revision)))
+
+    def log(self) -> tuple[LoggedEntry, ...]:
+        """Everything ever done, newest first."""
+        entries = [
+            LoggedEntry(record.revision, entry)
+            for record in self.history(details=True)
+            for entry in record.log
+        ]
+        return tuple(sorted(entries, key=lambda one: str(one.entry.at), reverse=True))
+
+    def show(self, target: str) -> Shown:
+        """One revision: file, record with its log, problems."""
+        with self._database() as store:
+            files, known = self._files(), store.history.read()
+            revision = self._targets(files, known).one(target)
+            problems = find_problems(files, known, sources=self._sources(store))
+            return Shown(
+                files.revisions.get(revision),
+                store.history.read_one(revision),
+                tuple(problem for problem in problems if problem.revision == revision),
+            )
+
+    def plan(self, direction: Direction, target: str) -> Plan:
+        """What an upgrade or a downgrade to the target would run; runs no code of a revision."""
+        with self._database() as store:
+            return self._plan(direction, target, store, store.history.read())
+
+    def check(self) -> tuple[Problem, ...]:
+        """What is wrong with the files by themselves; asks no server."""
+        return tuple(find_problems(self._files(), {}, sources=_no_sources))
+
+    def verify(self) -> tuple[Problem, ...]:
+        """Every record against every file."""
+        with self._database() as store:
+            known = store.history.read()
+            return tuple(find_problems(self._files(), known, sources=self._sources(store)))
+
+    def diff(self, target: str) -> str:
+        """What changed in a file since it was applied, as a unified diff; empty if nothing did.
+
+        Raises:
+            MissingFile: there is no file to compare with.
+        """
+        shown = self.show(target)
+        if shown.record is None or shown.record.source is None:
+            raise UsageError(
+                f"{target} was never applied, so there is nothing to compare its file with"
+            )
+        before = shown.record.source
+        if shown.revision is None:
+            raise _no_file(shown.record.revision)
+        after = shown.revision.source
+        name = shown.revision.path.name
+        lines = difflib.unified_diff(
+            before.splitlines(), after.splitlines(), f"{name} (applied)", name, lineterm=""
+        )
+        return "".join(line + "\n" for line in lines)
+
+    def lock(self) -> LeaseState | None:
+        """The lease as it stands; None if there never was one."""
+        from mongover.lease import read_lease  # noqa: PLC0415 - the driver is heavy
+
+        with self._database() as store:
+            return read_lease(store.server.records(self.config.lock_collection))
+
+    def doctor(self) -> tuple[Finding, ...]:
+        """A look at everything that a run needs."""
+        from mongover.doctor import examine  # noqa: PLC0415 - the driver is heavy
+
+        with self._database() as store:
+            return tuple(examine(store.server, self.config))
+
+    # ---- running -------------------------------------------------------------------------------
+
+    def upgrade(
+        self,
+        target: str = "head",
+        *,
+        retry: bool = False,
+        listener: Listener = ignore,
+        stop: Stop | None = None,
+    ) -> RunResult:
+        """Apply what the target asks for and everything that it needs, under the lease.
+
+        `retry` first resolves the one blocked revision as repeatable.
+
+        Raises:
+            MongoverError: files and history disagree, the lock is held, or a revision failed.
+        """
+        return self._run(
+            _Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry, retry)
+        )
+
+    def downgrade(
+        self, target: str, *, listener: Listener = ignore, stop: Stop | None = None
+    ) -> RunResult:
+        """Revert what stands above the target, in reverse order of application, under the lease.
+
+        Raises:
+            MongoverError: as for `upgrade`; also a revision that has no downgrade.
+        """
+        return self._run(_Request("downgrade", Direction.DOWN, target, listener, stop or Stop()))
+
+    def stamp(self, target: str, *, reason: str = "") -> tuple[str, ...]:
+        """Record revisions as applied (or, below a base, as reverted) without running them.
+
+        Returns the ids whose records changed.
+        """
+        with self._database() as store, self._held(store, _Request.of("stamp")) as held:
+            assert held is not None  # noqa: S101 - `always` never gives up waiting
+            changes = self._stamps(target, held.known, reason)
+            store.history.write(changes)
+            return tuple(change.revision for change in changes)
+
+    def resolve(self, target: str, resolution: Resolution, *, reason: str) -> Record:
+        """End the blocked state of a revision with what a person found out.
+
+        Raises:
+            UsageError: the revision did not stop half-way.
+        """
+
+        def change(record: Record, known: Mapping[str, Record]) -> Change:
+            if record.state not in records.STOPPED:
+                raise UsageError(
+                    f"{record.revision} is {record.state}; only a failed or interrupted revision "
+                    "can be resolved",
+                    hint="`mongover status` shows which ones are",
+                )
+            return records.resolve(
+                record, resolution, by=self._by(), reason=reason, sequence=_next_place(known)
+            )
+
+        return self._change_one("resolve", target, change)
+
+    def repair(self, target: str, *, reason: str) -> Record:
+        """Accept an applied revision's file as it is now.
+
+        Raises:
+            MissingFile: there is no file.
+            UsageError: the file is what was applied.
+        """
+        files = self._files()
+
+        def change(record: Record, known: Mapping[str, Record]) -> Change:
+            del known
+            revision = files.revisions.get(record.revision)
+            if revision is None:
+                raise _no_file(record.revision)
+            if not record.counts_as_applied or record.checksum == revision.checksum:
+                raise UsageError(f"{record.revision} needs no repair: its file is what was applied")
+            from mongover.runner import subject_of  # noqa: PLC0415 - the driver is heavy
+
+            return records.repair(record, subject_of(revision), by=self._by(), reason=reason)
+
+        return self._change_one("repair", target, change)
+
+    def unlock(self, *, owner: str | None = None) -> LeaseState:
+        """End the lease: an expired one freely, a live one only for who names its owner.
+
+        Raises:
+            LockHeld: it is alive and `owner` is not its owner.
+        """
+        from mongover.lease import end_lease  # noqa: PLC0415 - the driver is heavy
+
+        with self._database() as store:
+            return end_lease(store.server.records(self.config.lock_collection), owner=owner)
+
+    # ---- files ---------------------------------------------------------------------------------
+
+    def create_revision(
+        self,
+        message: str,
+        *,
+        schema: str | None = None,
+        depends_on: Sequence[str] = (),
+        id: str | None = None,  # noqa: A002 - the word that a user writes
+    ) -> Path:
+        """Write a new revision file on top of its line.
+
+        Raises:
+            MultipleHeads: the line has two heads; nothing says which one to follow.
+        """
+        files = self._files()
+        graph = Graph(files.revisions.values())
+        needed = tuple(Targets(graph, ()).one(target) for target in depends_on)
+        return write_revision(
+            files.folder,
+            id=id or next_id((*files.revisions, *files.broken)),
+            message=message,
+            schema=schema,
+            down_revision=_parents(graph, schema),
+            depends_on=needed,
+        )
+
+    def merge(self, schema: str | None, message: str) -> Path:
+        """Write a revision that has all heads of a line as parents.
+
+        Raises:
+            UsageError: the line has no two heads.
+        """
+        files = self._files()
+        heads = Graph(files.revisions.values()).heads(schema)
+        if len(heads) < 2:  # noqa: PLR2004 - a merge is of two at least
+            name = schema or "the unnamed line"
+            raise UsageError(f"{name} has no two heads to merge")
+        return write_revision(
+            files.folder,
+            id=next_id((*files.revisions, *files.broken)),
+            message=message,
+            schema=schema,
+            down_revision=tuple(heads),
+            depends_on=(),
+        )
+
+    def rebase(self, target: str) -> tuple[Path, ...]:
+        """Give a revision that was never applied the next number on top of its line.
+
+        Returns the files that were written.
+
+        Raises:
+            UsageError: it was applied, and its id stands in the history.
+        """
+        files = self._files()
+        with self._database() as store:
+            known = store.history.read()
+        revision = Targets(Graph(files.revisions.values()), ()).one(target)
+        if revision in known:
+            raise UsageError(
+                f"{revision} stands in the history ({known[revision].state}), so it keeps its id",
+                hint="`mongover merge` joins two heads of a line",
+            )
+        return tuple(rebase(files, revision))
+
+    def restore(self, target: str) -> Path:
+        """Write a missing file back from its record; never over another file."""
+        shown = self.show(target)
+        if shown.record is None or shown.record.source is None:
+            raise UsageError(f"the history holds no text of {target}")
+        if shown.revision is not None:
+            raise UsageError(f"{shown.revision.path} is there; nothing was restored")
+        record = shown.record
+        return restore_file(
+            self.config.versions, id=record.revision, message=record.message, source=record.source
+        )
+
+    # ---- inside --------------------------------------------------------------------------------
+
+    def _files(self) -> RevisionFiles:
+        return read_revisions(self.config.versions)
+
+    @contextmanager
+    def _database(self) -> Iterator[_Store]:
+        """The open store; the driver's errors leave here as ours."""
+        from pymongo.errors import PyMongoError  # noqa: PLC0415 - the driver is heavy
+
+        from mongover.faults import translate  # noqa: PLC0415 - the driver is heavy
+
+        store = self._opened or self._open()
+        try:
+            yield store
+        except PyMongoError as error:
+            raise translate(
+                error, address=store.server.address, timeout=self.config.connect_timeout
+            ) from error
+
+    def _open(self) -> _Store:
+        from mongover.history import MongoHistory  # noqa: PLC0415 - the driver is heavy
+        from mongover.server import connect  # noqa: PLC0415 - the driver is heavy
+
+        url = self.config.url.reveal()
+        folder = parse_embedded(url)
+        if folder is not None:
+            opened = open_embedded(self.config.root / folder, environ=self._environ)
+            url = self._stack.enter_context(opened).url
+        patience = max(self.config.connect_timeout, self.config.wait)
+        server = connect(url, self.config.database, timeout=patience)
+        self._stack.callback(server.close)
+        self._opened = _Store(server, MongoHistory(server.records(self.config.collection)))
+        return self._opened
+
+    def _targets(self, files: RevisionFiles, known: Mapping[str, Record]) -> Targets:
+        return Targets(known_graph(files, known), applied_order(known))
+
+    def _sources(self, store: _Store) -> Callable[[str], str]:
+        def source(revision: str) -> str:
+            record = store.history.read_one(revision)
+            return "" if record is None or record.source is None else record.source
+
+        return source
+
+    def _plan(
+        self, direction: Direction, target: str, store: _Store, known: Mapping[str, Record]
+    ) -> Plan:
+        files, sources = self._files(), self._sources(store)
+        if direction is Direction.DOWN:
+            return plan_downgrade(files, known, target, sources=sources)
+        policy = self.config.out_of_order
+        return plan_upgrade(files, known, target, out_of_order=policy, sources=sources)
+
+    def _status(self, store: _Store, only: str | None) -> Status:
+        from mongover.lease import read_lease  # noqa: PLC0415 - the driver is heavy
+        from mongover.survey import Status  # noqa: PLC0415 - the driver is heavy
+
+        known, files = store.history.read(), self._files()
+        rows = [row for row in status_rows(files, known) if only in (None, row.schema)]
+        if not rows and only is not None:
+            names = [str(row.schema) for row in status_rows(files, known)]
+            raise UnknownTarget(f"there is no schema {only!r}", hint=f"known: {', '.join(names)}")
+        applied = [record for record in known.values() if record.counts_as_applied]
+        schemas = _survey_lines(store.server, rows, files, applied)
+        return Status(
+            database=self.config.database,
+            server=store.server.info(),
+            schemas=schemas,
+            applied=len(applied),
+            pending=tuple(revision for line in schemas for revision in line.pending),
+            problems=tuple(find_problems(files, known, sources=self._sources(store))),
+            lock=read_lease(store.server.records(self.config.lock_collection)),
+            last=max(applied, key=lambda record: record.sequence, default=None),
+        )
+
+    # ---- under the lease -----------------------------------------------------------------------
+
+    def _run(self, request: _Request) -> RunResult:
+        started = time.monotonic()
+        with self._database() as store:
+            known = store.history.read()
+            if not request.retry and not _someone_runs(known):
+                plan = self._plan(request.direction, request.target, store, known)
+                if not plan.steps:
+                    return _nothing(plan, started)
+            with self._held(store, request) as held:
+                plan = self._plan_held(store, request, held)
+                if held is None or not plan.steps:
+                    return _nothing(plan, started)
+                return self._run_held(store, request, held, plan)
+
+    @contextmanager
+    def _held(self, store: _Store, request: _Request) -> Iterator[Held | None]:
+        from mongover.holding import hold  # noqa: PLC0415 - the driver is heavy
+        from mongover.lease import Lease  # noqa: PLC0415 - the driver is heavy
+
+        def needed(known: Mapping[str, Record]) -> bool:
+            if request.always or _someone_runs(known):
+                return True
+            return bool(self._plan(request.direction, request.target, store, known).steps)
+
+        lease = Lease(
+            store.server.records(self.config.lock_collection),
+            holder=holder(request.command),
+            length=self.config.lease,
+            wait=self.config.lock_wait,
+        )
+        with hold(
+            lease,
+            store.server.client,
+            history=store.history,
+            listener=request.listener,
+            stop=request.stop,
+            needed=needed,
+        ) as held:
+            yield held
+
+    def _plan_held(self, store: _Store, request: _Request, held: Held | None) -> Plan:
+        """The plan on the history as it is now; with `retry`, after the one blocked is resolved."""
+        known = store.history.read() if held is None else held.known
+        if held is not None and request.retry:
+            blocked = [record for record in known.values() if record.blocked]
+            store.history.write([self._retried(blocked)] if blocked else [])
+            known = store.history.read()
+        return self._plan(request.direction, request.target, store, known)
+
+    def _retried(self, blocked: Sequence[Record]) -> Change:
+        if len(blocked) > 1:
+            names = ", ".join(record.revision for record in blocked)
+            raise Blocked(
+                f"several revisions are blocked: {names}",
+                hint=f"resolve each: mongover resolve {blocked[0].revision} --retry --reason …",
+                after="nothing was run.",
+            )
+        return records.resolve(
+            blocked[0], Resolution.RETRY, by=self._by(), reason="upgrade --retry", sequence=0
+        )
+
+    def _run_held(self, store: _Store, request: _Request, held: Held, plan: Plan) -> RunResult:
+        from mongover.runner import load_scripts, refuse_transactions, run_plan  # noqa: PLC0415
+
+        started, run = time.monotonic(), uuid4().hex
+        info = store.server.info()
+        _refuse_read_only(info)
+        refuse_transactions(plan, available=info.transactions)
+        scripts = load_scripts(plan)
+        around = self._surroundings(store, request, held, run=run, transactions=info.transactions)
+        ids = tuple(step.revision.id for step in plan.steps)
+        for notice in plan.notices:
+            request.listener(events.Notice(notice))
+        request.listener(events.RunStarted(run, plan.direction, plan.target, len(plan.steps)))
+        known = store.history.read()
+        warnings = run_plan(plan, scripts, known, around)
+        seconds = time.monotonic() - started
+        request.listener(events.RunFinished(run, plan.direction, ids, seconds))
+        heads = _heads_after(plan, self._files(), store.history.read())
+        return RunResult(
+            plan.direction, plan.target, run, ids, seconds, warnings, _done(plan, seconds), heads
+        )
+
+    def _surroundings(
+        self, store: _Store, request: _Request, held: Held, *, run: str, transactions: bool
+    ) -> Surroundings:
+        from mongover.runner import Surroundings  # noqa: PLC0415 - the driver is heavy
+        from mongover.transaction import run_transaction  # noqa: PLC0415 - the driver is heavy
+
+        def transact(work: Callable[[], None]) -> None:
+            run_transaction(
+                held.session,
+                work,
+                watch=store.server.watch,
+                before=held.lease.check,
+                attempts=self.config.transaction_attempts,
+            )
+
+        return Surroundings(
+            run=run,
+            database=store.server.database,
+            history=store.history,
+            lease=held.lease,
+            listener=request.listener,
+            stop=request.stop,
+            by=self._by(),
+            redact=self._redact,
+            transact=transact,
+            session=held.session,
+            transactions=transactions,
+            strict=self.config.strict,
+            max_time_ms=int(self.config.ddl_max_time * 1_000),
+            protected=frozenset({self.config.collection, self.config.lock_collection}),
+        )
+
+    def _change_one(
+        self, command: str, target: str, change: Callable[[Record, Mapping[str, Record]], Change]
+    ) -> Record:
+        """Change one record under the lease, and return it as it then is."""
+        with self._database() as store, self._held(store, _Request.of(command)) as held:
+            assert held is not None  # noqa: S101 - `always` never gives up waiting
+            revision = self._targets(self._files(), held.known).one(target)
+            if revision not in held.known:
+                raise UsageError(
+                    f"{revision} has no record: it never ran",
+                    hint=f"`mongover show {revision}` shows its file",
+                )
+            store.history.write([change(held.known[revision], held.known)])
+            changed = store.history.read_one(revision)
+            assert changed is not None  # noqa: S101 - records are never deleted
+            return changed
+
+    def _stamps(self, target: str, known: Mapping[str, Record], reason: str) -> tuple[Change, ...]:
+        from mongover.runner import subject_of  # noqa: PLC0415 - the driver is heavy
+
+        files, by = self._files(), self._by()
+        add, remove = self._targets(files, known).stamp(target)
+        place = _next_place(known)
+        return tuple(
+            records.stamp(
+                subject_of(_file(files, revision)),
+                known.get(revision),
+                by=by,
+                reason=reason,
+                sequence=place + index,
+            )
+            for index, revision in enumerate(add)
+        ) + tuple(records.unstamp(known[revision], by=by, reason=reason) for revision in remove)
+
+    def _by(self) -> Mapping[str, Any]:
+        return author(self.config.versions)
+
+    def _redact(self, text: str) -> str:
+        return redact(text, self.config.url.reveal())
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What was asked for, and by whom it is heard and stopped."""
+
+    command: str
+    direction: Direction
+    target: str
+    listener: Listener
+    stop: Stop
+    retry: bool = False
+    always: bool = False  # the lease is needed whatever the plan says
+
+    @classmethod
+    def of(cls, command: str) -> _Request:
+        """A request for one change of the history, without a plan."""
+        return cls(command, Direction.UP, "head", ignore, Stop(), always=True)
+
+
+def _someone_runs(known: Mapping[str, Record]) -> bool:
+    return any(record.state in RUNNING for record in known.values())
+
+
+def _nothing(plan: Plan, started: float) -> RunResult:
+    seconds = time.monotonic() - started
+    return RunResult(
+        plan.direction, plan.target, None, (), seconds, tuple(plan.notices), plan.nothing
+    )
+
+
+def _done(plan: Plan, seconds: float) -> str:
+    done = "applied" if plan.direction is Direction.UP else "reverted"
+    count = len(plan.steps)
+    return f"{count} revision{'' if count == 1 else 's'} {done} in {seconds:.1f} s"
+
+
+def _heads_after(
+    plan: Plan, files: RevisionFiles, known: Mapping[str, Record]
+) -> Mapping[str | None, tuple[str, ...]]:
+    """Where the lines that the plan touched stand now."""
+    touched = {step.revision.schema for step in plan.steps}
+    return {row.schema: row.current for row in status_rows(files, known) if row.schema in touched}
+
+
+def _refuse_read_only(info: ServerInfo) -> None:
+    if not info.writable:
+        raise DatabaseError(
+            f"{info.address} is a secondary: it cannot be written to",
+            hint="name the replica set in `url` instead of one member: …/?replicaSet=NAME",
+            after="nothing was run.",
+        )
+
+
+def _no_file(revision: str) -> MissingFile:
+    return MissingFile(
+        f"{revision} has no file", hint=f"mongover restore {revision} writes it back"
+    )
+
+
+def _file(files: RevisionFiles, revision: str) -> Revision:
+    if revision not in files.revisions:
+        raise files.broken.get(revision) or _no_file(revision)
+    return files.revisions[revision]
+
+
+def _next_place(known: Mapping[str, Record]) -> int:
+    return max((record.sequence for record in known.values()), default=0) + 1
+
+
+def _by_number(revision: str) -> tuple[int, str]:
+    return number_of(revision)
+
+
+def _no_sources(revision: str) -> str:
+    raise AssertionError(f"no record, so no recorded text of {revision} can be asked for")
+
+
+def _parents(graph: Graph, schema: str | None) -> tuple[str, ...]:
+    if schema not in graph.lines:
+        return ()
+    graph.check_heads(schema)
+    return tuple(graph.heads(schema))
+
+
+def _survey_lines(
+    server: Server,
+    rows: Sequence[StatusRow],
+    files: RevisionFiles,
+    applied: Sequence[Record],
+) -> tuple[SchemaStatus, ...]:
+    from mongover.survey import SchemaStatus, collection_names, survey_collections  # noqa: PLC0415
+
+    names = {
+        row.schema: collection_names(
+            row.schema, [record for record in applied if record.schema == row.schema]
+        )
+        for row in rows
+    }
+    found = survey_collections(server, [name for group in names.values() for name in group])
+    return tuple(
+        SchemaStatus(
+            schema=row.schema,
+            current=row.current,
+            head=row.head,
+            pending=tuple(
+                files.revisions[revision] for revision in row.pending if revision in files.revisions
+            ),
+            state=row.state,
+            collections=tuple(found[name] for name in names[row.schema]),
+        )
+        for row in rows
+    )

@@ -1,0 +1,491 @@
+"""Running a plan: load every script, then step by step begin, run, and finish or fail.
+
+The record says `applying` or `reverting` before any of a revision's code runs. The end of one
+revision and the beginning of the next share one journaled write. With `transaction = True` the flip
+to `applied` is part of the revision's own transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pymongo.errors import PyMongoError
+
+from mongover import events, records
+from mongover.errors import (
+    Interrupted,
+    LockLost,
+    MongoverError,
+    RecordConflict,
+    RevisionFailed,
+    TransactionsUnsupported,
+)
+from mongover.faults import describe
+from mongover.operations import Operations, Target
+from mongover.records import Attempt, Direction, Outcome, State, Subject
+from mongover.script import load_script, where_in
+from mongover.stop import StopNow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mongover.events import Listener
+    from mongover.operations import Operation
+    from mongover.plan import Plan, Step
+    from mongover.records import Change, History, Record
+    from mongover.revision import Revision
+    from mongover.script import Script
+    from mongover.stop import Stop
+
+
+class Holding(Protocol):
+    """What a run needs of a lease that it holds."""
+
+    owner: str
+    fence: int
+
+    @property
+    def lost(self) -> str | None:
+        """Why it can no longer be trusted, or None."""
+        ...
+
+    def check(self) -> None:
+        """Raise LockLost once it is lost."""
+        ...
+
+    def guard(self, session: Any) -> None:
+        """Make the session's transaction depend on the lease."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every step of one run shares."""
+
+    run: str
+    database: Any  # a pymongo Database
+    history: History
+    lease: Holding
+    listener: Listener
+    stop: Stop
+    by: Mapping[str, Any]
+    redact: Callable[[str], str]
+    transact: Callable[[Callable[[], None]], None]  # runs its argument in one transaction
+    session: Any  # the run's ClientSession
+    transactions: bool  # whether the server has them
+    strict: bool
+    max_time_ms: int
+    protected: frozenset[str]  # the history's own collections
+
+
+@dataclass(slots=True)
+class StepJournal:
+    """What one step did so far: the notebook that its operations write into."""
+
+    attempt: Attempt
+    around: Surroundings
+    declared: bool  # the revision says of itself that it can be repeated
+    started: float
+    collections: dict[str, None] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    touched_server: bool = False
+    repeatable: bool = True
+
+    def check(self) -> None:
+        """Stop here when the lease is lost or a stop was asked for and is safe."""
+        self.around.lease.check()
+        self.around.stop.check()
+
+    def unrepeatable(self, reason: str) -> None:
+        """Write into the record, once, that what follows must not be done twice."""
+        del reason
+        self.check()
+        self.touched_server = True
+        if self.attempt.transaction or self.declared or not self.repeatable:
+            return
+        self.around.history.write([records.unrepeatable(self.attempt)])
+        self.repeatable = False
+
+    def touched(self, collection: str) -> None:
+        """Note a collection that the revision works on."""
+        self.collections[collection] = None
+
+    def warning(self, message: str) -> None:
+        """Keep a failed creation that `strict = false` forgives."""
+        self.warnings.append(self.around.redact(message))
+        self.around.listener(events.Notice(message, self.attempt.revision, "warning"))
+
+    def operation_started(self, operation: Operation) -> None:
+        """Tell that an operation begins."""
+        self.touched_server = True
+        revision = self.attempt.revision
+        self.around.listener(events.OperationStarted(revision, operation.describe()))
+
+    def operation_finished(self, operation: Operation, seconds: float, outcome: str) -> None:
+        """Tell how an operation ended."""
+        text = operation.describe()
+        done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
+        self.around.listener(done)
+
+    def progress(self, operation: Operation, done: int, total: int | None) -> None:
+        """Tell how far a long operation is."""
+        seconds = time.monotonic() - self.started
+        text = operation.describe()
+        self.around.listener(events.Progress(self.attempt.revision, text, done, total, seconds))
+
+    def message(self, text: str) -> None:
+        """Pass on what the revision itself says."""
+        self.around.listener(events.Notice(text, self.attempt.revision))
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether ending the code here leaves nothing that a repeat would do twice."""
+        return self.attempt.transaction or self.declared or self.repeatable
+
+    @property
+    def milliseconds(self) -> float:
+        """The time since the step began."""
+        return round((time.monotonic() - self.started) * 1_000, 1)
+
+
+def load_scripts(plan: Plan) -> list[Script]:
+    """Every script of the plan, imported before the first one runs.
+
+    Raises:
+        InvalidRevision: one cannot be imported or lacks what the plan needs of it.
+    """
+    return [load_script(step.revision) for step in plan.steps]
+
+
+def refuse_transactions(plan: Plan, *, available: bool) -> None:
+    """Refuse a plan that needs transactions on a server that has none.
+
+    Raises:
+        TransactionsUnsupported: names the first revision that asks for one.
+    """
+    if available:
+        return
+    for step in plan.steps:
+        if step.revision.transaction:
+            raise TransactionsUnsupported(
+                f"{step.revision.id} declares `transaction = True`, but the server is a "
+                "standalone, which has no transactions",
+                hint="run the server as a replica set (one node is enough: start it with "
+                "`--replSet rs0`), or remove the declaration",
+                after="nothing was run.",
+            )
+
+
+def run_plan(
+    plan: Plan, scripts: Sequence[Script], known: Mapping[str, Record], around: Surroundings
+) -> tuple[str, ...]:
+    """Run every step and return the warnings; the history tells the truth wherever it ends.
+
+    Raises:
+        MongoverError: a step failed, was interrupted or lost its lease; its record says so.
+    """
+    sequence = max((record.sequence for record in known.values()), default=0)
+    warnings: list[str] = []
+    journal = None
+    for index, (step, script) in enumerate(zip(plan.steps, scripts, strict=True)):
+        if journal is None:
+            journal = _begin(step, known, around)
+        _tell_start(plan, index, around)
+        flip = _execute(plan, index, script, journal, sequence + index + 1, around)
+        warnings += journal.warnings
+        following = plan.steps[index + 1 : index + 2]
+        journal = _go_on(plan, index, flip, journal, following, known, around)
+    return tuple(warnings)
+
+
+def _attempt(step: Step, around: Surroundings) -> Attempt:
+    return Attempt(
+        revision=step.revision.id,
+        direction=step.direction,
+        run=around.run,
+        owner=around.lease.owner,
+        fence=around.lease.fence,
+        by=around.by,
+        checksum=step.revision.checksum,
+        transaction=step.revision.transaction,
+    )
+
+
+def _journal(step: Step, around: Surroundings) -> StepJournal:
+    attempt = _attempt(step, around)
+    return StepJournal(attempt, around, step.revision.repeatable is True, time.monotonic())
+
+
+def subject_of(revision: Revision) -> Subject:
+    """What the history keeps of a revision's file."""
+    return Subject(
+        revision=revision.id,
+        schema=revision.schema,
+        message=revision.message,
+        down_revision=revision.down_revision,
+        depends_on=revision.depends_on,
+        checksum=revision.checksum,
+        source=revision.source,
+    )
+
+
+def _begin_change(step: Step, journal: StepJournal, known: Mapping[str, Record]) -> Change:
+    subject = subject_of(step.revision)
+    return records.begin(journal.attempt, known.get(step.revision.id), subject)
+
+
+def _begin(step: Step, known: Mapping[str, Record], around: Surroundings) -> StepJournal:
+    around.lease.check()
+    journal = _journal(step, around)
+    around.history.write([_begin_change(step, journal, known)])
+    return journal
+
+
+def _go_on(  # noqa: PLR0917 - one private step of run_plan
+    plan: Plan,
+    index: int,
+    flip: Change | None,
+    journal: StepJournal,
+    following: Sequence[Step],
+    known: Mapping[str, Record],
+    around: Surroundings,
+) -> StepJournal | None:
+    """Write the end of one step and, in the same write, the beginning of the next."""
+    changes = [] if flip is None else [flip]
+    stopping = around.stop.requested
+    upcoming = None
+    if following and not stopping and around.lease.lost is None:
+        upcoming = _journal(following[0], around)
+        changes.append(_begin_change(following[0], upcoming, known))
+    _write_end(changes, plan.steps[index], around)
+    _tell_end(plan, index, journal, around)
+    if following and stopping:
+        raise _stopped_between(plan, index)
+    if following:
+        around.lease.check()
+    return upcoming
+
+
+def _write_end(changes: Sequence[Change], step: Step, around: Surroundings) -> None:
+    try:
+        if changes:
+            around.history.write(changes)
+    except RecordConflict as error:
+        if error.revision != step.revision.id:
+            raise
+        raise _lost(step, error) from error
+
+
+def _lost(step: Step, conflict: RecordConflict) -> LockLost:
+    return LockLost(
+        f"this process lost the lock while {step.revision.id} ran: {conflict.message}",
+        hint=f"see what the new holder made of it: mongover show {step.revision.id}",
+        after="its record was left to the new holder.",
+    )
+
+
+def _execute(  # noqa: PLR0917 - one private step of run_plan
+    plan: Plan,
+    index: int,
+    script: Script,
+    journal: StepJournal,
+    sequence: int,
+    around: Surroundings,
+) -> Change | None:
+    """Run one revision's code; return the flip that is still to be written, if any."""
+    step = plan.steps[index]
+    journal.started = time.monotonic()
+    try:
+        if step.revision.transaction:
+            _run_in_transaction(step, script, journal, sequence, around)
+            return None
+        _run_code(step, script, journal, around)
+        return _flip(journal, sequence)
+    except BaseException as error:
+        if _landed(step, error, around):
+            return None
+        explained = _explain(step, error, around)
+        _record_stop(step, journal, error, explained, around)
+        _tell_failure(plan, index, journal, error, around)
+        raise explained from error
+
+
+def _flip(journal: StepJournal, sequence: int) -> Change:
+    return records.finish(
+        journal.attempt,
+        sequence=sequence,
+        duration_ms=journal.milliseconds,
+        collections=tuple(journal.collections),
+        warnings=tuple(journal.warnings),
+    )
+
+
+def _run_in_transaction(
+    step: Step, script: Script, journal: StepJournal, sequence: int, around: Surroundings
+) -> None:
+    def work() -> None:
+        journal.collections.clear()
+        journal.warnings.clear()
+        _run_code(step, script, journal, around)
+        around.lease.guard(around.session)
+        around.history.write([_flip(journal, sequence)], session=around.session)
+
+    around.transact(work)
+
+
+def _run_code(step: Step, script: Script, journal: StepJournal, around: Surroundings) -> None:
+    op = Operations(_target(journal, around))
+    with around.stop.user_code(
+        safe=lambda: journal.can_stop, deferred=lambda: _tell_deferred(step, around)
+    ):
+        script.run(step.direction, op)
+        journal.check()
+
+
+def _target(journal: StepJournal, around: Surroundings) -> Target:
+    return Target(
+        db=around.database,
+        journal=journal,
+        transaction=journal.attempt.transaction,
+        transactions=around.transactions,
+        strict=around.strict,
+        max_time_ms=around.max_time_ms,
+        protected=around.protected,
+    )
+
+
+def _landed(step: Step, error: BaseException, around: Surroundings) -> bool:
+    """Whether a transaction was committed whatever its errors said: the flip was part of it."""
+    if not step.revision.transaction or isinstance(error, LockLost):
+        return False
+    try:
+        found = around.history.read_one(step.revision.id)
+    except PyMongoError:  # the write of the failure meets the same server, and tells of it
+        return False
+    return found is not None and found.run == around.run and _is_done(found, step.direction)
+
+
+def _record_stop(
+    step: Step,
+    journal: StepJournal,
+    error: BaseException,
+    explained: BaseException,
+    around: Surroundings,
+) -> None:
+    """Write how a step ended badly; what cannot be written is said in the error itself."""
+    if isinstance(error, LockLost):
+        return
+    try:
+        around.history.write([_stop(journal, error, around)])
+    except RecordConflict as conflict:
+        raise _lost(step, conflict) from error
+    except PyMongoError as unreachable:
+        if isinstance(explained, MongoverError):
+            explained.notes += (
+                f"the failure could not be recorded: {around.redact(str(unreachable))}",
+                f"{step.revision.id} stays as it is until the next run finds its holder gone",
+            )
+
+
+def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> Change:
+    nothing = journal.attempt.transaction or not journal.touched_server
+    return records.stop(
+        journal.attempt,
+        State.INTERRUPTED if _is_interruption(error) else State.FAILED,
+        outcome=Outcome.NOTHING if nothing else Outcome.UNKNOWN,
+        error=describe(error, around.redact),
+        duration_ms=journal.milliseconds,
+    )
+
+
+def _is_done(record: Record, direction: Direction) -> bool:
+    done = State.APPLIED if direction is Direction.UP else State.REVERTED
+    return record.state is done
+
+
+def _is_interruption(error: BaseException) -> bool:
+    return isinstance(error, (StopNow, KeyboardInterrupt))
+
+
+def _explain(step: Step, error: BaseException, around: Surroundings) -> BaseException:
+    """The error that a person should read for what ended a revision's code."""
+    revision = step.revision
+    where = where_in(revision.path, error.__traceback__)
+    if isinstance(error, MongoverError):
+        error.where = error.where or where
+        return error
+    if _is_interruption(error):
+        return Interrupted(
+            f"{revision.id} was interrupted",
+            hint="`mongover status` says where it stands; `mongover upgrade` goes on from there",
+            after="the record says so, and the lock was released.",
+        )
+    verb = "upgrade" if step.direction is Direction.UP else "downgrade"
+    if isinstance(error, SystemExit):
+        said = f"called sys.exit({error.code!r})"
+    else:
+        said = f"raised {type(error).__name__}: {around.redact(str(error))}"
+    return RevisionFailed(
+        f"{revision.id}: {verb}() {said}",
+        where=where,
+        after=f"{revision.id} is recorded as failed; nothing after it was run.",
+        hint=f"mend it and run `mongover {verb}` again; `mongover status` says where it stands",
+    )
+
+
+def _stopped_between(plan: Plan, index: int) -> Interrupted:
+    done, following = plan.steps[index].revision.id, plan.steps[index + 1].revision.id
+    verb = "upgrade" if plan.direction is Direction.UP else "downgrade"
+    return Interrupted(
+        f"stopped after {done}, as asked; {following} was not started",
+        hint=f"`mongover {verb} {plan.target}` goes on from there",
+        after=f"{index + 1} of {len(plan.steps)} revisions ran, and the lock was released.",
+    )
+
+
+def _tell_start(plan: Plan, index: int, around: Surroundings) -> None:
+    step = plan.steps[index]
+    around.listener(
+        events.StepStarted(
+            revision=step.revision.id,
+            schema=step.revision.schema,
+            message=step.revision.message,
+            direction=step.direction,
+            position=index + 1,
+            total=len(plan.steps),
+            transaction=step.revision.transaction,
+            continues=step.continues,
+        )
+    )
+
+
+def _tell_end(plan: Plan, index: int, journal: StepJournal, around: Surroundings) -> None:
+    step = plan.steps[index]
+    seconds = journal.milliseconds / 1_000
+    around.listener(
+        events.StepFinished(step.revision.id, step.direction, index + 1, len(plan.steps), seconds)
+    )
+
+
+def _tell_failure(
+    plan: Plan, index: int, journal: StepJournal, error: BaseException, around: Surroundings
+) -> None:
+    step = plan.steps[index]
+    around.listener(
+        events.StepFailed(
+            revision=step.revision.id,
+            direction=step.direction,
+            position=index + 1,
+            total=len(plan.steps),
+            seconds=journal.milliseconds / 1_000,
+            state="interrupted" if _is_interruption(error) else "failed",
+            message=describe(error, around.redact)["message"],
+        )
+    )
+
+
+def _tell_deferred(step: Step, around: Surroundings) -> None:
+    text = f"finishing {step.revision.id}; press Ctrl-C again to stop now (leaves it half done)"
+    around.listener(events.Notice(text, step.revision.id, "warning"))

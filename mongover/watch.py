@@ -1,0 +1,67 @@
+"""Watching the driver's commands, to know which one of a transaction failed first."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pymongo.monitoring import CommandListener
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pymongo.monitoring import CommandFailedEvent, CommandStartedEvent, CommandSucceededEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A command that the server answered with an error."""
+
+    command: str
+    code: int
+    name: str
+    transient: bool
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.code} {self.name}".rstrip()
+
+
+class CommandWatch(CommandListener):
+    """Remembers the first failing command of one thread since `start`; other threads are ignored."""
+
+    def __init__(self) -> None:
+        self._thread: int | None = None
+        self.first: Failure | None = None
+
+    def start(self) -> None:
+        """Forget what was seen, and watch this thread from now on."""
+        self.first = None
+        self._thread = threading.get_ident()
+
+    def stop(self) -> None:
+        """Watch no longer; what was seen stays."""
+        self._thread = None
+
+    def started(self, event: CommandStartedEvent) -> None:
+        """Nothing: only answers matter."""
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        """A reply may say ok and still carry write errors."""
+        if self._thread == threading.get_ident() and "writeErrors" in event.reply:
+            self._note(event.command_name, event.reply["writeErrors"][0], {})
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        """A reply that is an error."""
+        if self._thread == threading.get_ident():
+            self._note(event.command_name, event.failure, event.failure)
+
+    def _note(self, command: str, error: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        if self.first is None and "code" in error:
+            labels = reply.get("errorLabels", ())
+            self.first = Failure(
+                command=command,
+                code=error["code"],
+                name=str(error.get("codeName", "")),
+                transient="TransientTransactionError" in labels,
+            )
