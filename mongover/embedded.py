@@ -373,6 +373,8 @@ def _discard(process: subprocess.Popen[bytes]) -> None:
 
 def _stop(home: _Home) -> None:
     """End the server and wait for it; nothing happens where none lives."""
+    # A start that Ctrl-C cut short leaves a server that does not listen yet.
+    _wait(lambda: not home.has_server() or _peer(home) is not None, _STOP_TIMEOUT)
     pid = _peer(home)
     if pid == 0:  # it lives in another container: only that can end it
         return
