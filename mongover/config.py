@@ -142,7 +142,7 @@ class Config:
         ConfigError: a value is not what its key allows.
     """
 
-    url: SecretUrl = _setting(
+    url: SecretUrl = _setting(  # noqa: RUF009 - a frozen value
         _DEFAULT_URL,
         Text("a MongoDB URL or embedded:FOLDER"),
         "The server: mongodb://…, mongodb+srv://…, or embedded:FOLDER for a private mongod.",
@@ -150,7 +150,7 @@ class Config:
     database: str = _setting(
         "", Text("a database name"), "The database. Without it, the one in the URL's path."
     )
-    versions: Path = _setting(
+    versions: Path = _setting(  # noqa: RUF009 - a frozen value
         _DEFAULT_VERSIONS, Text("a folder"), "The folder of the revision files."
     )
     collection: str = _setting(
