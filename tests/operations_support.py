@@ -1,0 +1,121 @@
+"""A notebook in the place of the runner, and an `op` on a real database."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mongover.operations import Operations, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pymongo.database import Database
+
+    from mongover.operations import Operation
+
+
+@dataclass
+class Notebook:
+    """A Journal that remembers what it was told."""
+
+    reasons: list[str] = field(default_factory=list)
+    collections: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    started: list[Operation] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+    steps: list[tuple[int, int | None]] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    checks: int = 0
+    stop_at: int | None = None
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.stop_at is not None and self.checks >= self.stop_at:
+            raise KeyboardInterrupt
+
+    def unrepeatable(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+    def touched(self, collection: str) -> None:
+        self.collections.append(collection)
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def operation_started(self, operation: Operation) -> None:
+        self.started.append(operation)
+
+    def operation_finished(self, operation: Operation, seconds: float, outcome: str) -> None:
+        assert seconds >= 0
+        self.outcomes.append(outcome)
+
+    def progress(self, operation: Operation, done: int, total: int | None) -> None:
+        self.steps.append((done, total))
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+class Desk:
+    """An `op` with its notebook; each verb that is called returns its outcome."""
+
+    def __init__(self, db: Database[dict[str, Any]], **options: Any) -> None:
+        from pymongo import WriteConcern
+
+        self.book = Notebook()
+        db = db.client.get_database(db.name, write_concern=WriteConcern("majority", j=True))
+        hello = db.client.admin.command("hello")
+        options.setdefault("transactions", "setName" in hello)
+        self.target = Target(db, self.book, **options)
+        self.op = Operations(self.target)
+        self.db = db
+
+    def do(self, verb: str, *args: Any, **kwargs: Any) -> str:
+        getattr(self.op, verb)(*args, **kwargs)
+        return self.book.outcomes[-1]
+
+
+@contextmanager
+def in_transaction(db: Database[dict[str, Any]], **options: Any) -> Iterator[Desk]:
+    """A desk inside a bound transaction, which is committed at the end."""
+    with db.client.start_session() as session, session.bind(end_session=False):
+        session.start_transaction()
+        desk = Desk.__new__(Desk)
+        desk.book = Notebook()
+        desk.target = Target(db, desk.book, transaction=True, transactions=True, **options)
+        desk.op = Operations(desk.target)
+        desk.db = db
+        yield desk
+        session.commit_transaction()
+
+
+class Recorder(Operations):
+    """An `op` that only keeps the operations it is asked for."""
+
+    def __init__(self) -> None:
+        self.seen: list[Operation] = []
+
+    def run(self, operation: Operation) -> None:
+        self.seen.append(operation)
+
+
+def recorded(verb: str, *args: Any, **kwargs: Any) -> Operation:
+    """The operation that a verb makes."""
+    recorder = Recorder()
+    getattr(recorder, verb)(*args, **kwargs)
+    return recorder.seen[0]
+
+
+def rebuilt(operation: Operation) -> Operation:
+    """The operation that its rendered source makes."""
+    import datetime
+
+    import bson
+
+    recorder = Recorder()
+    names = {name: getattr(bson, name) for name in ("ObjectId", "Int64", "Decimal128", "Regex")}
+    code = compile(operation.render(), "<rendered>", "exec")
+    exec(code, {"op": recorder, "datetime": datetime, **names})  # noqa: S102 - our own source
+    return recorder.seen[0]
