@@ -16,7 +16,7 @@ import click
 from mongover import __version__, errors
 from mongover.cli.output import Output
 from mongover.cli.settings import Settings, guess_settings, shared_options, take_settings
-from mongover.cli.shape import Root, write_options
+from mongover.cli.shape import Root, bug_of, write_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,21 +148,8 @@ def run(
     except (click.Abort, KeyboardInterrupt):
         return output.report(errors.Interrupted("interrupted"))
     except Exception as error:  # noqa: BLE001 - the one boundary: a bug is said in one line too
-        return output.report(_bug(error))
+        return output.report(bug_of(error))
     return result if isinstance(result, int) else 0
-
-
-class BugFound(errors.MongoverError):
-    """An exception that mongover did not foresee."""
-
-
-def _bug(error: Exception) -> BugFound:
-    bug = BugFound(
-        f"this is a bug in mongover: {type(error).__name__}: {error}",
-        hint="run it again with --debug and report what it prints",
-    )
-    bug.__cause__ = error
-    return bug
 
 
 def _usage(error: click.ClickException) -> errors.MongoverError:

@@ -225,10 +225,11 @@ def tell_problems(app: App, problems: Sequence[Problem], *, good: str, form: str
             app.output.verbatim(annotation(problem) + "\n")
     else:
         show_problems(app.output, problems)
-    if not problems:
+    wrong = sum(problem.error is not None for problem in problems)
+    if not wrong:
         app.output.result(good)
         return 0
-    app.output.talk(count(len(problems), "problem"))
+    app.output.talk(count(wrong, "problem"))
     return _DISAGREE
 
 
@@ -243,7 +244,8 @@ def annotation(problem: Problem) -> str:
             fields["line"] = str(where.line)
     listed = ",".join(f"{name}={_github(value, ':,')}" for name, value in fields.items())
     text = problem.message + (f"; next: {problem.hint}" if problem.hint else "")
-    return f"::error {listed}::{_github(text)}"
+    level = "notice" if error is None else "error"
+    return f"::{level} {listed}::{_github(text)}"
 
 
 def _github(text: str, more: str = "") -> str:

@@ -39,6 +39,7 @@ _SIGNS: Final = {
     "✗": "[!]",
     "⚠": "[!]",
     "↻": "[.]",
+    "·": "-",
     "…": "...",
     "→": "->",
     "–": "-",  # noqa: RUF001 - the dash is what is replaced

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mongover import events
 from mongover.cli.output import Paint
+from mongover.cli.signals import Stage
 from mongover.cli.text import count, duration, number, schema_name, shorten
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class RunScreen:
     """The listener of a run in a terminal or a pipe; to be closed when the run has ended."""
 
     def __init__(
-        self, output: Output, *, place: Callable[[], str], database: str, every: float | None = None
+        self, output: Output, *, place: str, database: str, every: float | None = None
     ) -> None:
         self._output = output
         self._place = place
@@ -169,7 +170,7 @@ class RunScreen:
         self._quiet = output.settings.quiet
         self._waited = -_PIPE_SECONDS
         self._operations = 0
-        self.running = False
+        self.stage = Stage.SILENT
         self._shows: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._run_started,
             events.StepStarted: self._step_started,
@@ -185,8 +186,7 @@ class RunScreen:
 
     def __call__(self, event: events.Event) -> None:
         """Show one event."""
-        if isinstance(event, events.RunStarted):
-            self.running = True
+        self.stage = next_stage(self.stage, event)
         if not self._quiet:
             self._shows.get(type(event), events.ignore)(event)
         elif isinstance(event, events.Notice) and event.level == "warning":
@@ -207,7 +207,7 @@ class RunScreen:
 
     def _run_started(self, event: events.RunStarted) -> None:
         word = "apply" if event.direction == "up" else "revert"
-        self._line(Paint(f"{self._place()}: {count(event.total, 'revision')} to {word}", "bold"))
+        self._line(Paint(f"{self._place}: {count(event.total, 'revision')} to {word}", "bold"))
 
     def _step_started(self, event: events.StepStarted) -> None:
         self._operations = 0
@@ -269,16 +269,23 @@ def waiting_text(event: events.LockWaiting, database: str) -> str:
     )
 
 
+def next_stage(stage: Stage, event: events.Event) -> Stage:
+    """How far the run has come with this event."""
+    if stage is Stage.RUNNING or isinstance(event, events.RunStarted):
+        return Stage.RUNNING
+    return Stage.WAITING
+
+
 class LineListener:
     """The listener that writes each event as one JSON document on a line of stdout."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self.running = False
+        self.stage = Stage.SILENT
 
     def __call__(self, event: events.Event) -> None:
         """Write one event."""
-        self.running = self.running or isinstance(event, events.RunStarted)
+        self.stage = next_stage(self.stage, event)
         self._output.document(event_document(event), indent=None)
 
     def close(self) -> None:

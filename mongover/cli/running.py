@@ -17,6 +17,7 @@ from mongover.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mongover.config import Config
     from mongover.migrator import Migrator, RunResult
     from mongover.plan import Plan
 
@@ -163,7 +164,7 @@ def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_li
     stop = Stop()
     listener = LineListener(app.output) if json_lines else _screen(app, migrator)
     try:
-        with stopping(stop, lambda: listener.running):
+        with stopping(stop, lambda: listener.stage):
             result = act(listener=listener, stop=stop)
     finally:
         listener.close()
@@ -176,8 +177,17 @@ def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_li
 
 
 def _screen(app: App, migrator: Migrator) -> RunScreen:
-    database = migrator.config.database
-    return RunScreen(app.output, place=lambda: database, database=database)
+    config = migrator.config
+    return RunScreen(app.output, place=place_of(config), database=config.database)
+
+
+def place_of(config: Config) -> str:
+    """`shop on rs0.example:27017`: the database and the hosts of the URL, without credentials."""
+    scheme, separator, rest = config.safe_url.partition("://")
+    if not separator:
+        return f"{config.database} on {scheme}"
+    hosts = rest.partition("/")[0].rpartition("@")[2]
+    return f"{config.database} on {hosts}"
 
 
 def _tell_result(app: App, result: RunResult) -> None:

@@ -59,6 +59,16 @@ def open_migrator(settings: Settings, environ: Mapping[str, str], **overrides: A
     )
 
 
+def bug_of(error: Exception) -> MongoverError:
+    """The error that is shown for an exception that mongover did not foresee."""
+    bug = MongoverError(
+        f"this is a bug in mongover: {type(error).__name__}: {error}",
+        hint="run it again with --debug and report what it prints",
+    )
+    bug.__cause__ = error
+    return bug
+
+
 class Command(click.Command):
     """A command that takes the shared options and receives an `App` as its first argument."""
 
@@ -75,6 +85,10 @@ class Command(click.Command):
             return ctx.invoke(self.callback, app, **ctx.params)  # type: ignore[arg-type] # every command has a function
         except MongoverError as error:
             return app.output.report(error)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:  # noqa: BLE001 - here the configured secrets are known and hidden
+            return app.output.report(bug_of(error))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options, then those of every command."""

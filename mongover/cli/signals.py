@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from contextlib import contextmanager
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mongover.errors import Interrupted
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from mongover.stop import Stop
 
 _SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Stage(Enum):
+    """How far a run has come, as far as its events say."""
+
+    SILENT = "silent"
+    WAITING = "waiting"
+    RUNNING = "running"
 
 
 class Terminated(Interrupted):
@@ -38,11 +47,12 @@ _ENDS: Final = {signal.SIGTERM: Terminated, getattr(signal, "SIGHUP", None): Hun
 
 
 @contextmanager
-def stopping(stop: Stop, running: Callable[[], bool]) -> Iterator[None]:
+def stopping(stop: Stop, stage: Callable[[], Stage]) -> Iterator[None]:
     """Ask `stop` to end the run on each signal, for as long as the block lasts.
 
-    Until `running()` is true (the server or the lock is still waited for) a signal ends the block
-    at once. An `Interrupted` that leaves it carries the exit code of the signal that caused it.
+    While nothing was heard of the run (the server is still looked for) a signal ends the block at
+    once; while the lock is waited for, the wait itself sees the request, and a second signal ends
+    it at once. An `Interrupted` that leaves the block has the exit code of the signal behind it.
     Signals that the process was started to ignore (`nohup`) stay ignored; outside the main thread
     nothing is installed.
     """
@@ -52,7 +62,7 @@ def stopping(stop: Stop, running: Callable[[], bool]) -> Iterator[None]:
         del frame
         caught.append(signum)
         stop.request()
-        if not running():
+        if stage() is Stage.SILENT or (stage() is Stage.WAITING and len(caught) > 1):
             raise KeyboardInterrupt
 
     before = _install(request)

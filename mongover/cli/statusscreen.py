@@ -34,7 +34,7 @@ _HEADER: Final = (
 _RIGHT: Final = (5,)
 _PENDING_SHOWN: Final = 3
 _MESSAGE: Final = 36
-_ORDINARY: Final = frozenset({"ok", "current", "applied", "pending", "up to date", "empty"})
+_ORDINARY: Final = frozenset({"pending", "up to date"})
 
 
 def show_status(output: Output, status: Status) -> None:
@@ -68,7 +68,7 @@ def server_line(status: Status) -> str:
 def schema_rows(schema: SchemaStatus) -> Iterator[list[str]]:
     """The rows of one schema: its collections on the left, what is pending on the right."""
     notes = pending_notes(schema.pending)
-    if schema.state.lower() not in _ORDINARY:
+    if str(schema.state) not in _ORDINARY:
         notes.insert(0, f"⚠ {schema.state}")
     first = [
         schema_name(schema.schema),
@@ -105,7 +105,8 @@ def lock_line(lock: LeaseState) -> str:
 def show_problems(output: Output, problems: Sequence[Problem]) -> None:
     """Each problem with the command that ends it."""
     for problem in problems:
-        output.data(Paint("⚠", "yellow"), f" {problem.message}")
+        mark = Paint("⚠", "yellow") if problem.error is not None else "·"
+        output.data(mark, f" {problem.message}")
         if problem.hint:
             output.data("    → ", problem.hint)
     if problems:
@@ -114,7 +115,7 @@ def show_problems(output: Output, problems: Sequence[Problem]) -> None:
 
 def totals_line(status: Status) -> str:
     """`4 applied, 2 pending, 0 problems. Last: 0004 create schedules, …`."""
-    problems = count(len(status.problems), "problem")
+    problems = count(sum(one.error is not None for one in status.problems), "problem")
     line = f"{status.applied:,} applied, {len(status.pending):,} pending, {problems}."
     return line if status.last is None else f"{line} Last: {last_note(status.last)}."
 
@@ -128,8 +129,8 @@ def last_note(last: Record) -> str:
 
 def next_line(status: Status) -> str:
     """What to type next, or nothing."""
-    if any(problem.hint for problem in status.problems):
-        return ""  # each problem has said it
+    if any(problem.error is not None for problem in status.problems):
+        return ""  # each problem has said what comes next
     if status.pending:
         return "mongover upgrade            (look first: mongover plan)"
     if not status.schemas:
