@@ -12,11 +12,12 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import uuid4
 
 from mongover import events, records
-from mongover.config import load_config, redact
+from mongover.authoring import next_id, restore_file, write_revision
+from mongover.config import load_config
 from mongover.embedded import open_embedded, parse_embedded
 from mongover.errors import (
     Blocked,
@@ -28,11 +29,19 @@ from mongover.errors import (
 from mongover.events import ignore
 from mongover.graph import Graph, Targets, number_of
 from mongover.identity import author, holder
-from mongover.plan import find_problems, known_graph, plan_downgrade, plan_upgrade, status_rows
+from mongover.plan import (
+    applied_in_order,
+    find_problems,
+    known_graph,
+    plan_downgrade,
+    plan_upgrade,
+    status_rows,
+)
+from mongover.rebase import rebase
 from mongover.records import RUNNING, Direction, Resolution
 from mongover.revision import read_revisions
-from mongover.script import next_id, rebase, restore_file, write_revision
 from mongover.stop import Stop
+from mongover.urls import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +51,7 @@ if TYPE_CHECKING:
     from mongover.events import Listener
     from mongover.holding import Held
     from mongover.lease import LeaseState
-    from mongover.plan import Plan, Problem, StatusRow
+    from mongover.plan import Plan, Policy, Problem, StatusRow
     from mongover.records import Change, History, LogEntry, Record
     from mongover.revision import Revision, RevisionFiles
     from mongover.runner import Surroundings
@@ -136,7 +145,7 @@ class Migrator:
         )
         return cls(config, environ=environ)
 
-    def __enter__(self) -> Migrator:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -177,10 +186,10 @@ class Migrator:
         """The records in order of application; `span` is a range of revisions such as `0002:`."""
         with self._database() as store:
             known = store.history.read(details=details)
-        chosen = known.values()
+        chosen = list(known.values())
         if span is not None:
             wanted = set(self._targets(self._files(), known).span(span))
-            chosen = [record for record in known.values() if record.revision in wanted]
+            chosen = [record for record in chosen if record.revision in wanted]
         return tuple(sorted(chosen, key=lambda record: (record.sequence, record.revision)))
 
     def log(self) -> tuple[LoggedEntry, ...]:
@@ -424,7 +433,11 @@ class Migrator:
             raise UsageError(f"{shown.revision.path} is there; nothing was restored")
         record = shown.record
         return restore_file(
-            self.config.versions, id=record.revision, message=record.message, source=record.source
+            self.config.versions,
+            id=record.revision,
+            message=record.message,
+            source=shown.record.source,
+            name=record.file,
         )
 
     # ---- inside --------------------------------------------------------------------------------
@@ -463,7 +476,7 @@ class Migrator:
         return self._opened
 
     def _targets(self, files: RevisionFiles, known: Mapping[str, Record]) -> Targets:
-        return Targets(known_graph(files, known), applied_order(known))
+        return Targets(known_graph(files, known), applied_in_order(known))
 
     def _sources(self, store: _Store) -> Callable[[str], str]:
         def source(revision: str) -> str:
@@ -478,7 +491,7 @@ class Migrator:
         files, sources = self._files(), self._sources(store)
         if direction is Direction.DOWN:
             return plan_downgrade(files, known, target, sources=sources)
-        policy = self.config.out_of_order
+        policy = cast("Policy", self.config.out_of_order)
         return plan_upgrade(files, known, target, out_of_order=policy, sources=sources)
 
     def _status(self, store: _Store, only: str | None) -> Status:

@@ -118,6 +118,7 @@ class Record:
     warnings: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
     checkpoint: Any = None
+    file: str | None = None
     source: str | None = None
     log: tuple[LogEntry, ...] = ()
 
@@ -167,6 +168,7 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], bool]]] = {
     "collections": ((list, tuple), False),
     "warnings": ((list, tuple), False),
     "error": ((Mapping,), True),
+    "file": ((str,), True),
     "source": ((str,), True),
     "log": ((list, tuple), False),
 }
@@ -323,6 +325,7 @@ class Subject:
     depends_on: tuple[str, ...]
     checksum: str
     source: str
+    file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +400,7 @@ def _identity(subject: Subject) -> dict[str, Any]:
         "checksum": subject.checksum,
         "checksum_v": 1,
         "source": subject.source,
+        "file": subject.file,
     }
 
 

@@ -228,6 +228,7 @@ def subject_of(revision: Revision) -> Subject:
         depends_on=revision.depends_on,
         checksum=revision.checksum,
         source=revision.source,
+        file=revision.path.name,
     )
 
 

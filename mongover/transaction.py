@@ -137,7 +137,7 @@ def _lifetime(session: ClientSession) -> float:
     """The server's limit in seconds; its default where we may not ask."""
     name = "transactionLifetimeLimitSeconds"
     try:
-        reply: dict[str, Any] = session.client.admin.command("getParameter", 1, **{name: 1})
+        reply: dict[str, Any] = session.client.admin.command({"getParameter": 1, name: 1})
     except PyMongoError:  # not allowed, or the server is gone: the default is as good as any
         return _DEFAULT_LIFETIME
     return float(reply[name])

@@ -18,6 +18,7 @@ def subject(revision: str = "0001", **values: Any) -> Subject:
         "depends_on": (),
         "checksum": "sha256:aa",
         "source": "text of the file",
+        "file": "0001_create_users.py",
     }
     return Subject(revision=revision, **fields | values)
 
