@@ -112,10 +112,12 @@ def rebuilt(operation: Operation) -> Operation:
     """The operation that its rendered source makes."""
     import datetime
 
+    import re
+
     import bson
 
     recorder = Recorder()
     names = {name: getattr(bson, name) for name in ("ObjectId", "Int64", "Decimal128", "Regex")}
     code = compile(operation.render(), "<rendered>", "exec")
-    exec(code, {"op": recorder, "datetime": datetime, **names})  # noqa: S102 - our own source
+    exec(code, {"op": recorder, "datetime": datetime, "re": re, **names})  # noqa: S102 - our own source
     return recorder.seen[0]

@@ -153,7 +153,9 @@ def test_many_duplicates_are_counted_and_only_a_few_are_shown(any_db: Db) -> Non
 
 def test_duplicates_by_null_by_case_and_by_array_are_found(any_db: Db) -> None:
     any_db["a"].insert_many([{"_id": 1}, {"_id": 2, "e": None}, {"_id": 3, "e": "Ä"}])
-    any_db["a"].insert_many([{"_id": 4, "e": ["x", "y"]}, {"_id": 5, "e": "y"}, {"_id": 6, "e": []}])
+    any_db["a"].insert_many(
+        [{"_id": 4, "e": ["x", "y"]}, {"_id": 5, "e": "y"}, {"_id": 6, "e": []}]
+    )
     any_db["a"].insert_many([{"_id": 7, "e": []}, {"_id": 8, "e": "ä"}])
     with pytest.raises(DuplicateValues, match="4 values") as caught:
         collation = {"locale": "de", "strength": 2}
@@ -333,9 +335,7 @@ def test_a_build_goes_on_when_a_transaction_in_its_way_ends(replica_db: Db) -> N
     outcome: list[str] = []
     with replica_db.client.start_session() as session, session.start_transaction():
         replica_db["a"].insert_one({"e": 2}, session=session)
-        thread = threading.Thread(
-            target=lambda: outcome.append(desk.do("create_index", "a", "e"))
-        )
+        thread = threading.Thread(target=lambda: outcome.append(desk.do("create_index", "a", "e")))
         thread.start()
         thread.join(0.3)
         assert not outcome

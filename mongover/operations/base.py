@@ -170,7 +170,7 @@ class Operation(ABC):
         return positional, keyword
 
     def render(self) -> str:
-        """The call as Python source; values beyond JSON need `bson` and `datetime` imported."""
+        """The call as Python source; values beyond JSON need `datetime`, `re` and bson's names."""
         positional, keyword = self.arguments()
         return call(f"op.{self.verb}", positional, keyword)
 

@@ -113,7 +113,9 @@ def _convert(schema: Any, definitions: Mapping[str, Any], path: tuple[str, ...])
         return _resolved(schema, definitions, path)
     found: Document = {}
     for name, value in schema.items():
-        found.update(_keyword(name, value, definitions, path))
+        # Beside prefixItems, `items` speaks of the elements after them.
+        older = "additionalItems" if name == "items" and "prefixItems" in schema else name
+        found.update(_keyword(older, value, definitions, path))
     found.update(_exclusive(schema))
     return _typed(schema, found)
 
@@ -130,12 +132,12 @@ def _keyword(
     if name in _SCHEMA_LISTS:
         return {name: [_convert(item, definitions, path) for item in value]}
     if name in _SCHEMAS:
-        return {name: _sub(value, definitions, path)}
+        return {name: _sub(name, value, definitions, path)}
     return _translated(name, value, definitions, path)
 
 
-def _sub(value: Any, definitions: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    if isinstance(value, bool):
+def _sub(name: str, value: Any, definitions: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    if isinstance(value, bool) and name.startswith("additional"):
         return value
     if isinstance(value, list):
         return [_convert(item, definitions, path) for item in value]
