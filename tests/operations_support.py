@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import bson
+from pymongo import WriteConcern
 
 from mongover.operations import Operations, Target
 
@@ -62,8 +67,6 @@ class Desk:
     """An `op` with its notebook; each verb that is called returns its outcome."""
 
     def __init__(self, db: Database[dict[str, Any]], **options: Any) -> None:
-        from pymongo import WriteConcern
-
         self.book = Notebook()
         db = db.client.get_database(db.name, write_concern=WriteConcern("majority", j=True))
         hello = db.client.admin.command("hello")
@@ -110,14 +113,8 @@ def recorded(verb: str, *args: Any, **kwargs: Any) -> Operation:
 
 def rebuilt(operation: Operation) -> Operation:
     """The operation that its rendered source makes."""
-    import datetime
-
-    import re
-
-    import bson
-
     recorder = Recorder()
     names = {name: getattr(bson, name) for name in ("ObjectId", "Int64", "Decimal128", "Regex")}
     code = compile(operation.render(), "<rendered>", "exec")
-    exec(code, {"op": recorder, "datetime": datetime, "re": re, **names})  # noqa: S102 - our own source
+    exec(code, {"op": recorder, "datetime": dt, "re": re, **names})  # noqa: S102 - our own source
     return recorder.seen[0]

@@ -61,9 +61,7 @@ def test_change_stream_images_are_a_definition_of_a_replica_set(replica_db: Db) 
     assert desk.do("create_collection", "a", **wanted) == "unchanged"
     assert desk.do("create_collection", "a") == "unchanged"
     assert desk.do("modify_collection", "a", change_stream_pre_and_post_images=False) == "done"
-    assert desk.do("modify_collection", "a", **{"changeStreamPreAndPostImages": False}) == (
-        "unchanged"
-    )
+    assert desk.do("modify_collection", "a", changeStreamPreAndPostImages=False) == ("unchanged")
 
 
 @pytest.mark.parametrize("first", list(KINDS))

@@ -153,7 +153,7 @@ def test_update_changes_on_the_server_and_says_whether_anything_changed(any_db: 
     ],
 )
 def test_only_an_update_that_may_be_done_twice_counts_as_repeatable(
-    any_db: Db, update: Any, repeatable: bool
+    any_db: Db, update: Any, *, repeatable: bool
 ) -> None:
     assert recorded("update", "a", {}, update).repeatable is repeatable
     desk = Desk(any_db)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymongo import WriteConcern
 from pymongo.errors import (
     AutoReconnect,
     NotPrimaryError,
@@ -22,14 +23,14 @@ from mongover.errors import (
     OperationConflict,
     OperationFailed,
 )
-from mongover.operations import Operation
+from mongover.operations import Operation, Target
 from mongover.operations.base import ddl, patiently
 from tests.operations_support import Desk, in_transaction
 
 if TYPE_CHECKING:
     from pymongo.database import Database
 
-    from mongover.operations import Outcome, Target
+    from mongover.operations import Outcome
 
     Db = Database[dict[str, Any]]
 
@@ -215,20 +216,19 @@ def test_a_refusal_inside_a_transaction_names_the_way_out(replica_db: Db) -> Non
 
 def test_an_error_that_the_server_labels_transient_passes_in_a_transaction(replica_db: Db) -> None:
     replica_db["a"].insert_one({"_id": 1, "n": 0})
-    client = replica_db.client
-    with client.start_session() as other, pytest.raises(OperationFailure) as caught:
-        other.start_transaction()
-        replica_db["a"].update_one({"_id": 1}, {"$set": {"n": 1}}, session=other)
+
+    def conflict() -> None:
         with in_transaction(replica_db) as desk:
             desk.do("update", "a", {"_id": 1}, {"$set": {"n": 2}})
+
+    with replica_db.client.start_session() as other, other.start_transaction():
+        replica_db["a"].update_one({"_id": 1}, {"$set": {"n": 1}}, session=other)
+        with pytest.raises(OperationFailure) as caught:
+            conflict()
     assert caught.value.has_error_label("TransientTransactionError")
 
 
 def test_a_command_that_no_majority_confirmed_is_not_taken_for_done(replica_db: Db) -> None:
-    from pymongo import WriteConcern
-
-    from mongover.operations import Target
-
     db = replica_db.client.get_database(replica_db.name, write_concern=WriteConcern(3, wtimeout=50))
     with pytest.raises(WriteConcernError):
         ddl(Target(db, Desk(replica_db).book), {"create": "a"})

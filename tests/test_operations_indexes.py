@@ -157,8 +157,8 @@ def test_duplicates_by_null_by_case_and_by_array_are_found(any_db: Db) -> None:
         [{"_id": 4, "e": ["x", "y"]}, {"_id": 5, "e": "y"}, {"_id": 6, "e": []}]
     )
     any_db["a"].insert_many([{"_id": 7, "e": []}, {"_id": 8, "e": "ä"}])
+    collation = {"locale": "de", "strength": 2}
     with pytest.raises(DuplicateValues, match="4 values") as caught:
-        collation = {"locale": "de", "strength": 2}
         Desk(any_db).do("create_index", "a", "e", unique=True, collation=collation)
     rows = {line.split()[0]: line.split()[2:] for line in caught.value.notes[2:]}
     assert rows["null"] == ["1,", "2"]
@@ -203,7 +203,8 @@ def test_duplicates_are_listed_exactly_where_the_server_meets_them(
     except DuplicateValues:
         assert found.total > 0
     except OperationFailed as error:
-        assert "171" in error.message  # arrays side by side
+        if "171" not in error.message:  # arrays side by side
+            raise
     else:
         assert found.total == 0
 
