@@ -324,7 +324,8 @@ class Graph:
         raise MultipleHeads(
             f"{name_of(schema)} has {len(heads)} heads: {', '.join(heads[:SHOWN])}",
             hint=moved + joined,
-            notes=[describe(self.nodes[head]) for head in heads[:SHOWN]],
+            notes=[describe(self.nodes[head]) for head in heads[:SHOWN]]
+            + [f"{name} cannot be read, and may join them" for name in self.broken],
             after="nothing was run.",
         )
 
@@ -650,12 +651,18 @@ class Targets:
         return inside[0] if inside else self._in_line(target, candidates[0], lines)
 
     def _fitting(self, name: str) -> list[str]:
-        """The ids of this number or, when there is none, those that begin with the text."""
+        """The ids of this number or, when there is none, those that begin with the text.
+
+        With leading zeros (`001`) the text can be meant either way, so that both count.
+        """
         same = _same_number(name, self.graph.nodes)
         unreadable = _same_number(name, self.graph.broken) if not same else []
         if unreadable:
             raise self.graph.broken[unreadable[0]]
-        return same or [each for each in self.graph.nodes if name and each.startswith(name)]
+        if same and not name.startswith("0"):
+            return same
+        begun = [each for each in self.graph.nodes if name and each.startswith(name)]
+        return list(dict.fromkeys((*same, *begun)))
 
     def _in_line(self, target: Target, identifier: str, lines: Collection[str | None]) -> str:
         schema = self.graph.nodes[identifier].schema

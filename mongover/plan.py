@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from mongover.errors import (
     Ahead,
     Blocked,
+    CycleError,
     DuplicateRevision,
     Edited,
     Irreversible,
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     from mongover.graph import Linked, Selection
     from mongover.revision import Revision, RevisionFiles
-
-Policy = Literal["error", "warn", "allow"]
 
 _NOTHING_RUN: Final = "nothing was run."
 
@@ -178,7 +177,7 @@ def plan_upgrade(
     records: Mapping[str, Record],
     target: str = "head",
     *,
-    out_of_order: Policy = "error",
+    out_of_order: str = "error",
     sources: Callable[[str], str],
 ) -> Plan:
     """The steps that apply what the target needs and lacks, each after all that it needs.
@@ -187,7 +186,8 @@ def plan_upgrade(
         files: The revision files.
         records: The history, by id.
         target: Where to go.
-        out_of_order: What to do about a pending revision under applied ones.
+        out_of_order: What to do about a pending revision under applied ones: `allow` it, `warn`
+            of it; all else is an error.
         sources: The recorded text of a revision; asked only when a checksum differs.
 
     Raises:
@@ -268,20 +268,17 @@ def find_problems(
     """Everything wrong with files and history, blocking or not; raises nothing of its own."""
     case = _look(files, records, sources)
     unreadable = set(files.broken.values())
+    wrong = case.graph.problems()
     problems = [
         _problem(name, "duplicate" if isinstance(error, DuplicateRevision) else "unreadable", error)
         for name, error in files.broken.items()
     ]
     problems += [
-        _problem(name, "cycle" if error.kind == "CycleError" else "unknown-parent", error)
-        for name, error in case.graph.problems().items()
+        _problem(name, "cycle" if isinstance(error, CycleError) else "unknown-parent", error)
+        for name, error in wrong.items()
         if error not in unreadable
     ]
-    for schema in case.graph.schemas:
-        try:
-            case.graph.check_heads(schema, applied=case.done)
-        except MultipleHeads as error:
-            problems.append(_problem(case.graph.heads(schema)[-1], "multiple-heads", error))
+    problems += _head_problems(case, wrong)
     for name in sorted(records, key=number_of):
         problems.extend(_record_problems(case, records[name]))
     pending = [each for each in case.graph.nodes if _state(case, each) not in RUNNING]
@@ -479,11 +476,11 @@ def _out_of_order(case: _Case, identifier: str, above: str) -> OutOfOrder:
     )
 
 
-def _out_of_order_notices(case: _Case, pending: Sequence[str], policy: Policy) -> list[str]:
+def _out_of_order_notices(case: _Case, pending: Sequence[str], policy: str) -> list[str]:
     if policy == "allow":
         return []
     late = [error for _, error in _late(case, pending)]
-    if late and policy == "error":
+    if late and policy != "warn":
         raise late[0]
     return [f"out of order: {error.message}" for error in late]
 
@@ -611,6 +608,17 @@ def _continues_sentence(record: Record) -> str:
 
 def _problem(name: str, kind: str, error: MongoverError) -> Problem:
     return Problem(name, kind, error.message, error.hint, error)
+
+
+def _head_problems(case: _Case, wrong: Mapping[str, MongoverError]) -> Iterator[Problem]:
+    if case.files.broken:
+        return  # a file that cannot be read may be the one that joins two heads
+    for schema, line in case.graph.lines.items():
+        try:
+            case.graph.check_heads(schema, applied=case.done)
+        except MultipleHeads as error:
+            if wrong.keys().isdisjoint(line):
+                yield _problem(case.graph.heads(schema)[-1], "multiple-heads", error)
 
 
 def _record_problems(case: _Case, record: Record) -> Iterator[Problem]:

@@ -209,20 +209,17 @@ def _read(entry: os.DirEntry[str], path: Path) -> bytes:
             hint=f"rename it to {path.stem}.py",
             where=Where(path),
         )
-    if not entry.is_file():  # to open a pipe would wait for ever
-        raise InvalidRevision(
-            f"{path.name} is no file: a folder, a link to nothing or something else",
-            hint="move it out of the folder of the revisions",
-            where=Where(path),
-        )
     try:
-        return path.read_bytes()
+        if entry.is_file():  # to open a pipe would wait for ever
+            return path.read_bytes()
+        reason = "it is a folder, a link to nothing or the like"
     except OSError as error:
-        raise InvalidRevision(
-            f"{path.name} cannot be read: {error.strerror}",
-            hint="make it readable, or move it out of the folder",
-            where=Where(path),
-        ) from error
+        reason = error.strerror or str(error)
+    raise InvalidRevision(
+        f"{path.name} cannot be read: {reason}",
+        hint="make it a readable file, or move it out of the folder",
+        where=Where(path),
+    )
 
 
 def _holds_revision(entry: os.DirEntry[str], path: Path) -> bool:
