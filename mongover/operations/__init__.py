@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mongover.operations.base import Journal, Operation, Outcome, Target
     from mongover.operations.facade import Operations
-    from mongover.operations.indexes import Index
+    from mongover.operations.index import Index
 
 __all__ = ["Index", "Journal", "Operation", "Operations", "Outcome", "Target"]
 
 _HOMES = {
-    "Index": "indexes",
+    "Index": "index",
     "Journal": "base",
     "Operation": "base",
     "Operations": "facade",

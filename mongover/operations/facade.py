@@ -34,12 +34,12 @@ from mongover.operations.documents import (
     check_filter,
     check_update,
 )
+from mongover.operations.index import Index
 from mongover.operations.indexes import (
     CreateIndex,
     CreateIndexes,
     DropIndex,
     HideIndex,
-    Index,
     ReplaceIndex,
     UnhideIndex,
 )
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from mongover.operations.collections import CollectionOptions, ModifyOptions
-    from mongover.operations.indexes import IndexOptions
+    from mongover.operations.index import IndexOptions
 
 
 class Operations:
