@@ -227,7 +227,7 @@ def _readable(path: Path, text: str) -> None:
 
 def _refuse_second(folder: Path, id_: str) -> None:
     for other in numbered_files(folder):
-        if int(_number(other)) == int(id_):
+        if int(number_of(other)) == int(id_):
             raise DuplicateRevision(
                 f"a file with the number {id_} exists: {other.name}",
                 hint="take another id, or rename that file",
@@ -247,7 +247,8 @@ def numbered_files(folder: Path) -> list[Path]:
         raise cannot_write(folder, error) from error
 
 
-def _number(path: Path) -> str:
+def number_of(path: Path) -> str:
+    """The number at the beginning of a file's name, as it is written; empty without one."""
     found = _NUMBERED.fullmatch(path.name)
     return found[1] if found else ""
 

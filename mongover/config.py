@@ -404,9 +404,12 @@ class _File:
 
     def where(self, key: str) -> Where:
         """Where a key stands; the line's text is left out, for it may hold a password."""
-        pattern = re.compile(rf"[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*[=:]", re.IGNORECASE)
-        lines = enumerate(self.text.splitlines(), 1)
-        return Where(self.path, next((n for n, line in lines if pattern.match(line)), None))
+        section = re.search(rf"^[ \t]*\[(?:tool\.)?{SECTION}\].*$", self.text, re.MULTILINE)
+        start = section.end() if section else len(self.text)
+        pattern = re.compile(rf"^[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*[=:]", re.M | re.I)
+        found = pattern.search(self.text, start)
+        line = self.text.count("\n", 0, found.start()) + 1 if found else None
+        return Where(self.path, line)
 
 
 def load_config(

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mongover.authoring import cannot_write, create_file, next_id, numbered_files, quoted
+from mongover.authoring import (
+    cannot_write,
+    create_file,
+    next_id,
+    number_of,
+    numbered_files,
+    quoted,
+)
 from mongover.errors import (
     CycleError,
     DuplicateRevision,
@@ -66,9 +73,11 @@ def rebase_text(source: str, *, new_id: str, new_down_revision: str | None) -> s
         raise InvalidRevision("the text has no line `revision = …`", hint="add it")
     quote = _quote(raw, _span(values["revision"], starts))
     edits = [_Edit(*_span(values["revision"], starts), quoted(new_id, quote))]
+    known = values.get("down_revision")
+    quote = quote if known is None else _quote(raw, _span(known, starts), default=quote)
     parent = "None" if new_down_revision is None else quoted(new_down_revision, quote)
-    if "down_revision" in values:
-        edits.append(_Edit(*_span(values["down_revision"], starts), parent))
+    if known is not None:
+        edits.append(_Edit(*_span(known, starts), parent))
     else:
         end = edits[0].end
         newline = _LINE_END.search(raw)
@@ -145,9 +154,9 @@ def _span(node: ast.expr, starts: Sequence[int]) -> tuple[int, int]:
     return starts[node.lineno - 1] + node.col_offset, starts[end_line - 1] + end_column
 
 
-def _quote(raw: bytes, span: tuple[int, int]) -> str:
+def _quote(raw: bytes, span: tuple[int, int], *, default: str = '"') -> str:
     found = re.search(rb"[\"']", raw[span[0] : span[1]])
-    return found[0].decode() if found else '"'
+    return found[0].decode() if found else default
 
 
 def _note_edits(
@@ -230,17 +239,21 @@ def rebase(files: RevisionFiles, revision: str, *, onto: str | None = None) -> l
         UsageError: it stands there already.
     """
     texts = _read_texts(files.folder)
-    plan = plan_rebase(texts, _chosen(texts, revision), onto=onto)
-    return apply_rebase(plan)
+    moved = _chosen(texts, revision)
+    # A file whose header cannot be read holds its number all the same.
+    paths = [path for path in numbered_files(files.folder) if path != moved.revision.path]
+    new_id = next_id(number_of(path) for path in paths)
+    return apply_rebase(plan_rebase(texts, moved, new_id=new_id, onto=onto))
 
 
-def plan_rebase(texts: Sequence[RevisionText], moved: RevisionText, *, onto: str | None) -> Rebase:
-    """What `rebase` would write; raises what it raises."""
+def plan_rebase(
+    texts: Sequence[RevisionText], moved: RevisionText, *, new_id: str, onto: str | None
+) -> Rebase:
+    """What `rebase` would write, given the next free number; raises what it raises."""
     family = _descendants(texts, moved)
     others = [each.revision for each in texts if each is not moved]
     parent = _only_head(others, moved.revision, family) if onto is None else onto
     _check_parent(others, moved.revision, family, parent)
-    new_id = next_id(each.id for each in others)
     old = moved.revision
     if new_id == old.id and old.down_revision == ((parent,) if parent else ()):
         raise UsageError(

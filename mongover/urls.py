@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 HIDDEN: Final = "***"
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_MONGO_URL: Final = re.compile(r"mongodb(?:\+srv)?://\S+", re.IGNORECASE)
+# A sign that closes the sentence around a URL is not part of it.
+_MONGO_URL: Final = re.compile(
+    r"mongodb(?:\+srv)?://\S*?(?=[)'\"`,.;:>}\]]*(?:\s|$))", re.IGNORECASE
+)
 _OPTION: Final = re.compile(
     r"(?P<key>[?&;][^=&;]*(?:password|passphrase|secret|token|authmechanismproperties)[^=&;]*=)"
     r"(?P<value>[^&;]*(?:[&;](?![^=&;]*=)[^&;]*)*)",
@@ -78,10 +81,14 @@ def redact(text: str, url: str = "") -> str:
 
 def _password_span(url: str, start: int) -> tuple[int, int] | None:
     """Where the password stands in a URL, as typed; None where there is none."""
+    if url.startswith("embedded:"):
+        return None
     at = url.rfind("@", start)
     colon = url.find(":", start)
     if at >= 0:
         return (colon + 1, at) if 0 <= colon < at else None
+    if not start:
+        return None
     # `mongodb://ana:secret` lacks its host: what should be a port is a password.
     authority = _authority(url, start)
     port = re.search(r":([^:,\]]*[^0-9:,\]][^:,\]]*)$", authority)
@@ -146,10 +153,11 @@ def url_problem(url: str) -> tuple[str, str] | None:
     Only the shape is looked at, so that the driver need not be imported; what an option means is
     the driver's to say.
     """
-    if re.search(r"[\s\x00-\x1f\x7f]", url):
-        return "the URL holds a space or a control sign", _ENCODE
     scheme = _SCHEME.match(url)
-    if url.startswith("embedded:") and scheme is None:
+    embedded = url.startswith("embedded:") and scheme is None
+    if re.search(r"[\x00-\x1f\x7f]" if embedded else r"[\s\x00-\x1f\x7f]", url):
+        return "the URL holds a space or a control sign", _ENCODE
+    if embedded:
         return None if url != "embedded:" else ("no folder stands after `embedded:`", _EMBEDDED)
     if scheme is None or scheme[0].lower() not in {"mongodb://", "mongodb+srv://", "mongomock://"}:
         return f"the URL's scheme is unknown: {_scheme_of(url)}", _SCHEMES
