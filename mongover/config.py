@@ -406,7 +406,9 @@ class _File:
         """Where a key stands; the line's text is left out, for it may hold a password."""
         section = re.search(rf"^[ \t]*\[(?:tool\.)?{SECTION}\].*$", self.text, re.MULTILINE)
         start = section.end() if section else len(self.text)
-        pattern = re.compile(rf"^[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*[=:]", re.M | re.I)
+        pattern = re.compile(
+            rf"^[ \t]*[\"']?{re.escape(key)}[\"']?[ \t]*[=:]", re.MULTILINE | re.IGNORECASE
+        )
         found = pattern.search(self.text, start)
         line = self.text.count("\n", 0, found.start()) + 1 if found else None
         return Where(self.path, line)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import os
+from typing import TYPE_CHECKING, Any, Never
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,10 @@ from mongover.errors import (
 )
 from mongover.rebase import rebase, rebase_text, relink_text
 from mongover.revision import parse_revision, read_revisions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 SOURCE = '''"""add phone
 
@@ -74,7 +79,7 @@ def test_there_and_back_again_is_the_same_text():
         ),
     ],
 )
-def test_quotes_notes_and_layout_are_kept(text, expected):
+def test_quotes_notes_and_layout_are_kept(text: str, expected: str):
     assert rebase_text(text, new_id="9", new_down_revision="8") == expected
 
 
@@ -83,7 +88,7 @@ def test_quotes_notes_and_layout_are_kept(text, expected):
     bom=st.booleans(),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
-def test_everything_else_stays_byte_for_byte(noise, bom, end):
+def test_everything_else_stays_byte_for_byte(*, noise: str, bom: bool, end: str):
     comment = "# " + "".join(noise.splitlines())
     source = ("\ufeff" if bom else "") + end.join(
         [
@@ -153,7 +158,15 @@ def test_a_text_that_is_no_revision_is_refused():
 # ---- files -------------------------------------------------------------------------------------
 
 
-def make(folder, id_, down=None, *, schema="users", depends_on=(), name=None):
+def make(
+    folder: Path,
+    id_: str,
+    down: str | Sequence[str] | None = None,
+    *,
+    schema: str = "users",
+    depends_on: Sequence[str] = (),
+    name: str | None = None,
+):
     """Write a revision; several may carry one number."""
     beside = folder / f"tmp{len(list(folder.iterdir()))}"
     beside.mkdir()
@@ -171,7 +184,7 @@ def make(folder, id_, down=None, *, schema="users", depends_on=(), name=None):
     return target
 
 
-def links(folder):
+def links(folder: Path):
     """Every file as `name: parents / dependencies`, readable ones only."""
     found = {}
     for path in sorted(folder.glob("*.py")):
@@ -180,7 +193,7 @@ def links(folder):
     return found
 
 
-def test_a_second_head_is_put_on_top_of_the_first(tmp_path):
+def test_a_second_head_is_put_on_top_of_the_first(tmp_path: Path):
     # 0001 ── 0002      0001 ── 0002 ── 0003
     #     └── 0003  →
     make(tmp_path, "0001")
@@ -194,7 +207,7 @@ def test_a_second_head_is_put_on_top_of_the_first(tmp_path):
     }
 
 
-def test_a_lower_number_gets_the_next_free_one_and_its_file_a_new_name(tmp_path):
+def test_a_lower_number_gets_the_next_free_one_and_its_file_a_new_name(tmp_path: Path):
     make(tmp_path, "0001")
     old = make(tmp_path, "0002", "0001", name="add phone")
     make(tmp_path, "0003", "0001")
@@ -210,7 +223,7 @@ def test_a_lower_number_gets_the_next_free_one_and_its_file_a_new_name(tmp_path)
     }
 
 
-def test_children_come_along(tmp_path):
+def test_children_come_along(tmp_path: Path):
     # 0001 ── 0002 ── 0003      0001 ── 0004 ── 0005(0002) ── 0003
     #     └── 0004          →
     make(tmp_path, "0001")
@@ -223,12 +236,12 @@ def test_children_come_along(tmp_path):
     assert len(links(tmp_path)) == 4
 
 
-def test_two_files_with_one_number_are_told_apart_by_name(tmp_path):
+def test_two_files_with_one_number_are_told_apart_by_name(tmp_path: Path):
     make(tmp_path, "0001")
     make(tmp_path, "0002", "0001", name="ana")
     make(tmp_path, "0002", "0001", name="luis")
     make(tmp_path, "0003", "0002", name="on top of either")
-    with pytest.raises(DuplicateRevision, match="0002_ana.py, 0002_luis.py"):
+    with pytest.raises(DuplicateRevision, match=r"0002_ana\.py, 0002_luis\.py"):
         rebase(read_revisions(tmp_path), "0002")
     written = rebase(read_revisions(tmp_path), "0002_luis.py")
     assert [path.name for path in written] == ["0004_luis.py"]
@@ -241,7 +254,7 @@ def test_two_files_with_one_number_are_told_apart_by_name(tmp_path):
     assert read_revisions(tmp_path).broken == {}
 
 
-def test_two_files_with_one_number_in_two_schemas_keep_their_own_children(tmp_path):
+def test_two_files_with_one_number_in_two_schemas_keep_their_own_children(tmp_path: Path):
     make(tmp_path, "0001", name="users")
     mine = make(tmp_path, "0001", schema="calls", name="calls")
     make(tmp_path, "0002", "0001", name="users child")
@@ -257,7 +270,7 @@ def test_two_files_with_one_number_in_two_schemas_keep_their_own_children(tmp_pa
     }
 
 
-def test_a_parent_can_be_chosen(tmp_path):
+def test_a_parent_can_be_chosen(tmp_path: Path):
     for id_ in ("0002", "0003", "0004"):
         make(tmp_path, id_, "0001")
     make(tmp_path, "0001")
@@ -268,7 +281,7 @@ def test_a_parent_can_be_chosen(tmp_path):
     assert links(tmp_path)["0004_m0004.py"] == (("0002",), ())
 
 
-def test_a_rebase_that_makes_no_sense_changes_nothing(tmp_path):
+def test_a_rebase_that_makes_no_sense_changes_nothing(tmp_path: Path):
     make(tmp_path, "0001")
     make(tmp_path, "0002", "0001")
     make(tmp_path, "0003", "0002")
@@ -288,7 +301,7 @@ def test_a_rebase_that_makes_no_sense_changes_nothing(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_broken_neighbour_does_not_stop_a_rebase(tmp_path):
+def test_a_broken_neighbour_does_not_stop_a_rebase(tmp_path: Path):
     make(tmp_path, "0001")
     make(tmp_path, "0002", "0001")
     make(tmp_path, "0003", "0001")
@@ -297,7 +310,7 @@ def test_a_broken_neighbour_does_not_stop_a_rebase(tmp_path):
     assert (tmp_path / "0006_m0002.py").exists()
 
 
-def test_modes_and_links_of_the_file_system_are_kept(tmp_path):
+def test_modes_and_links_of_the_file_system_are_kept(tmp_path: Path):
     versions = tmp_path / "versions"
     versions.mkdir()
     make(versions, "0001")
@@ -316,7 +329,9 @@ def test_modes_and_links_of_the_file_system_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("stop", range(6))
-def test_a_crash_at_any_point_loses_no_text_and_breaks_no_link(tmp_path, monkeypatch, stop):
+def test_a_crash_at_any_point_loses_no_text_and_breaks_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+):
     make(tmp_path, "0001")
     make(tmp_path, "0002", "0001")
     make(tmp_path, "0003", "0001")
@@ -326,8 +341,8 @@ def test_a_crash_at_any_point_loses_no_text_and_breaks_no_link(tmp_path, monkeyp
     steps = iter(range(100))
     crash = KeyboardInterrupt if stop % 2 else OSError
 
-    def dying(real):
-        def act(*args, **kwargs):
+    def dying(real: Any) -> Any:
+        def act(*args: Any, **kwargs: Any) -> Any:
             if next(steps) == stop:
                 raise crash(5, "gone")
             return real(*args, **kwargs)
@@ -348,11 +363,13 @@ def test_a_crash_at_any_point_loses_no_text_and_breaks_no_link(tmp_path, monkeyp
         ast.parse(each.source)
 
 
-def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = make(tmp_path, "0001")
     files = read_revisions(tmp_path)
 
-    def refuse(_):
+    def refuse(_: Any) -> Never:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)

@@ -4,6 +4,7 @@ import gc
 import sys
 import textwrap
 import warnings
+from typing import TYPE_CHECKING, Any, Never
 
 import pytest
 
@@ -12,26 +13,29 @@ from mongover.records import Direction
 from mongover.revision import parse_revision
 from mongover.script import load_script, where_in
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def revision(folder, body, *, name="0001_first.py"):
+
+def revision(folder: Path, body: str, *, name: str = "0001_first.py"):
     text = f'"""first"""\nrevision = "0001"\n{textwrap.dedent(body)}'
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return parse_revision(path, text.encode())
 
 
-def load(folder, body, **options):
+def load(folder: Path, body: str, **options: Any):
     return load_script(revision(folder, body), **options)
 
 
-def refusal(folder, body):
+def refusal(folder: Path, body: str):
     with pytest.raises(InvalidRevision) as caught:
         load(folder, body)
     assert caught.value.hint
     return caught.value
 
 
-def test_both_functions_run_with_the_op_that_is_passed(tmp_path):
+def test_both_functions_run_with_the_op_that_is_passed(tmp_path: Path):
     script = load(
         tmp_path,
         """
@@ -45,14 +49,14 @@ def test_both_functions_run_with_the_op_that_is_passed(tmp_path):
     assert seen == ["up", "down"]
 
 
-def test_a_revision_without_downgrade_loads_and_refuses_to_be_reverted(tmp_path):
+def test_a_revision_without_downgrade_loads_and_refuses_to_be_reverted(tmp_path: Path):
     script = load(tmp_path, "def upgrade(op): pass")
     assert script.downgrade is None
     with pytest.raises(Irreversible, match="0001 has no downgrade"):
         script.run(Direction.DOWN, None)
 
 
-def test_the_text_that_was_read_runs_even_when_the_file_has_changed(tmp_path):
+def test_the_text_that_was_read_runs_even_when_the_file_has_changed(tmp_path: Path):
     read = revision(tmp_path, "def upgrade(op): op.append(1)")
     read.path.write_text("raise SystemExit")
     seen = []
@@ -89,7 +93,9 @@ def test_the_text_that_was_read_runs_even_when_the_file_has_changed(tmp_path):
         ),
     ],
 )
-def test_what_could_not_do_its_work_is_refused_before_it_runs(tmp_path, body, says, line):
+def test_what_could_not_do_its_work_is_refused_before_it_runs(
+    tmp_path: Path, body: str, says: str, line: int | None
+):
     error = refusal(tmp_path, body)
     assert says in error.message
     assert error.where.path == tmp_path / "0001_first.py"
@@ -108,11 +114,11 @@ def test_what_could_not_do_its_work_is_refused_before_it_runs(tmp_path, body, sa
         "def upgrade(op):\n    op.append(1)\n    return [1]",
     ],
 )
-def test_whatever_can_be_called_with_op_is_taken(tmp_path, body):
+def test_whatever_can_be_called_with_op_is_taken(tmp_path: Path, body: str):
     load(tmp_path, body).run(Direction.UP, [])
 
 
-def test_a_callable_without_a_signature_is_taken(tmp_path):
+def test_a_callable_without_a_signature_is_taken(tmp_path: Path):
     load(tmp_path, "upgrade = iter").run(Direction.UP, [])
 
 
@@ -124,14 +130,16 @@ def test_a_callable_without_a_signature_is_taken(tmp_path):
         ("async def f(op): yield\nupgrade = lambda op: f(op)", "async_generator"),
         ("upgrade = lambda op: map(print, [op])", "map"),
         (
-            "import functools\ndef wrap(f):\n    @functools.wraps(f)\n"
-            "    def inner(op): return f(op)\n    return inner\n"
-            "async def f(op): pass\nupgrade = wrap(f)",
+            (
+                "import functools\ndef wrap(f):\n    @functools.wraps(f)\n"
+                "    def inner(op): return f(op)\n    return inner\n"
+                "async def f(op): pass\nupgrade = wrap(f)"
+            ),
             "coroutine",
         ),
     ],
 )
-def test_work_that_was_given_back_instead_of_done_is_refused(tmp_path, body, kind):
+def test_work_that_was_given_back_instead_of_done_is_refused(tmp_path: Path, body: str, kind: str):
     script = load(tmp_path, body)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -152,7 +160,9 @@ def test_work_that_was_given_back_instead_of_done_is_refused(tmp_path, body, kin
         ("from mongover.errors import UsageError\nraise UsageError('no', hint='h')", "no", 4, "r"),
     ],
 )
-def test_whatever_happens_at_import_says_which_line_of_the_file(tmp_path, body, says, line, text):
+def test_whatever_happens_at_import_says_which_line_of_the_file(
+    tmp_path: Path, body: str, says: str, line: int | None, text: str
+):
     error = refusal(tmp_path, body)
     assert "0001_first.py cannot be imported" in error.message
     assert says in error.message
@@ -161,20 +171,20 @@ def test_whatever_happens_at_import_says_which_line_of_the_file(tmp_path, body, 
     assert error.__cause__ is not None
 
 
-def test_a_body_that_is_no_python_says_which_line(tmp_path):
+def test_a_body_that_is_no_python_says_which_line(tmp_path: Path):
     error = refusal(tmp_path, "def upgrade(op):\n    x = = 1\n")
     assert (error.where.line, error.where.text) == (4, "x = = 1")
     assert "cannot be compiled: invalid syntax" in error.message
 
 
-def test_a_body_that_is_too_deep_or_holds_a_nul_is_refused(tmp_path):
+def test_a_body_that_is_too_deep_or_holds_a_nul_is_refused(tmp_path: Path):
     assert "compiled" in refusal(tmp_path, f"def upgrade(op):\n    x = {'(' * 500}").message
     assert "compiled" in refusal(tmp_path, "def upgrade(op):\n    x = '\0'").message
     deep = f"def upgrade(op):\n    x = {'-' * 100_000}1\n"
     assert "compiled" in refusal(tmp_path, deep).message
 
 
-def test_ctrl_c_while_a_file_is_imported_stays_ctrl_c(tmp_path):
+def test_ctrl_c_while_a_file_is_imported_stays_ctrl_c(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         load(tmp_path, "raise KeyboardInterrupt")
 
@@ -182,7 +192,7 @@ def test_ctrl_c_while_a_file_is_imported_stays_ctrl_c(tmp_path):
 # ---- imports and names -----------------------------------------------------------------------
 
 
-def test_dataclasses_and_pickle_work_inside_a_revision(tmp_path):
+def test_dataclasses_and_pickle_work_inside_a_revision(tmp_path: Path):
     script = load(
         tmp_path,
         """
@@ -207,7 +217,7 @@ def test_dataclasses_and_pickle_work_inside_a_revision(tmp_path):
     assert seen == [True]
 
 
-def test_nothing_of_a_revision_stays_in_sys_modules_or_in_the_path(tmp_path):
+def test_nothing_of_a_revision_stays_in_sys_modules_or_in_the_path(tmp_path: Path):
     before, path = set(sys.modules), list(sys.path)
     script = load(tmp_path, "def upgrade(op): raise ValueError")
     with pytest.raises(ValueError):
@@ -217,7 +227,7 @@ def test_nothing_of_a_revision_stays_in_sys_modules_or_in_the_path(tmp_path):
     assert sys.path == path
 
 
-def test_two_revisions_share_no_names(tmp_path):
+def test_two_revisions_share_no_names(tmp_path: Path):
     one = load(tmp_path, "x = 1\ndef upgrade(op): op.append(x)")
     two = load(tmp_path, "x = 2\ndef upgrade(op): op.append(x)")
     seen = []
@@ -227,7 +237,7 @@ def test_two_revisions_share_no_names(tmp_path):
 
 
 def test_a_helper_beside_the_revisions_and_modules_of_the_project_can_be_imported(
-    tmp_path, monkeypatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name, folder in (("mv_beside", "versions"), ("mv_root", "."), ("mv_cwd", "cwd")):
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -251,12 +261,12 @@ def test_a_helper_beside_the_revisions_and_modules_of_the_project_can_be_importe
     assert seen == ["mv_beside", "mv_root", "mv_cwd"]
 
 
-def test_a_stray_file_never_hides_a_module_of_python(tmp_path):
+def test_a_stray_file_never_hides_a_module_of_python(tmp_path: Path):
     (tmp_path / "colorsys.py").write_text("raise SystemExit(3)\n")
     load(tmp_path, "import colorsys\ndef upgrade(op): pass")
 
 
-def test_a_revision_that_tidies_the_path_itself_does_no_harm(tmp_path):
+def test_a_revision_that_tidies_the_path_itself_does_no_harm(tmp_path: Path):
     path = list(sys.path)
     load(tmp_path, f"import sys\nsys.path.remove({str(tmp_path)!r})\ndef upgrade(op): pass")
     assert sys.path == path
@@ -265,7 +275,7 @@ def test_a_revision_that_tidies_the_path_itself_does_no_harm(tmp_path):
 # ---- where -----------------------------------------------------------------------------------
 
 
-def test_the_deepest_line_inside_the_file_is_found(tmp_path):
+def test_the_deepest_line_inside_the_file_is_found(tmp_path: Path):
     script = load(
         tmp_path,
         """
@@ -277,7 +287,7 @@ def test_the_deepest_line_inside_the_file_is_found(tmp_path):
         """,
     )
 
-    def fail():
+    def fail() -> Never:
         raise UsageError("no")
 
     with pytest.raises(UsageError) as caught:
@@ -287,7 +297,7 @@ def test_the_deepest_line_inside_the_file_is_found(tmp_path):
     assert where.text == "op()   # the call"
 
 
-def test_a_traceback_that_never_enters_the_file_has_no_place_in_it(tmp_path):
+def test_a_traceback_that_never_enters_the_file_has_no_place_in_it(tmp_path: Path):
     assert where_in(tmp_path / "x.py", None) is None
     with pytest.raises(ZeroDivisionError) as caught:
         _ = 1 / 0
