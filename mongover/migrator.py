@@ -216,7 +216,8 @@ class Migrator:
     def plan(self, direction: Direction, target: str) -> Plan:
         """What an upgrade or a downgrade to the target would run; runs no code of a revision."""
         with self._database() as store:
-            return self._plan(direction, target, store, store.history.read())
+            known = store.history.read()
+            return self._plan(direction, target, self._files(), known, self._sources(store))
 
     def check(self) -> tuple[Problem, ...]:
         """What is wrong with the files by themselves; asks no server."""
@@ -280,9 +281,7 @@ class Migrator:
         Raises:
             MongoverError: files and history disagree, the lock is held, or a revision failed.
         """
-        return self._run(
-            _Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry, retry)
-        )
+        return self._run(_Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry))
 
     def downgrade(
         self, target: str, *, listener: Listener = ignore, stop: Stop | None = None
@@ -300,7 +299,7 @@ class Migrator:
         Returns the ids whose records changed.
         """
         with self._database() as store, self._held(store, _Request.of("stamp")) as held:
-            assert held is not None  # noqa: S101 - `always` never gives up waiting
+            assert held is not None  # noqa: S101 - without a plan it never gives up waiting
             changes = self._stamps(target, held.known, reason)
             store.history.write(changes)
             return tuple(change.revision for change in changes)
@@ -486,9 +485,13 @@ class Migrator:
         return source
 
     def _plan(
-        self, direction: Direction, target: str, store: _Store, known: Mapping[str, Record]
+        self,
+        direction: Direction,
+        target: str,
+        files: RevisionFiles,
+        known: Mapping[str, Record],
+        sources: Callable[[str], str],
     ) -> Plan:
-        files, sources = self._files(), self._sources(store)
         if direction is Direction.DOWN:
             return plan_downgrade(files, known, target, sources=sources)
         policy = cast("Policy", self.config.out_of_order)
@@ -520,27 +523,41 @@ class Migrator:
 
     def _run(self, request: _Request) -> RunResult:
         started = time.monotonic()
+        files = self._files()
         with self._database() as store:
-            known = store.history.read()
+            known: Mapping[str, Record] = store.history.read()
+
+            def plan_on(known: Mapping[str, Record]) -> Plan:
+                sources = self._sources(store)
+                return self._plan(request.direction, request.target, files, known, sources)
+
             if not request.retry and not _someone_runs(known):
-                plan = self._plan(request.direction, request.target, store, known)
+                plan = plan_on(known)
                 if not plan.steps:
                     return _nothing(plan, started)
-            with self._held(store, request) as held:
-                plan = self._plan_held(store, request, held)
-                if held is None or not plan.steps:
+            with self._held(store, request, plan_on) as held:
+                if held is None:
+                    return _nothing(plan_on(store.history.read()), started)
+                known = self._after_retry(store, request, held)
+                plan = plan_on(known)
+                if not plan.steps:
                     return _nothing(plan, started)
-                return self._run_held(store, request, held, plan)
+                return self._run_held(store, request, held, plan, files, known)
 
     @contextmanager
-    def _held(self, store: _Store, request: _Request) -> Iterator[Held | None]:
+    def _held(
+        self,
+        store: _Store,
+        request: _Request,
+        plan_on: Callable[[Mapping[str, Record]], Plan] | None = None,
+    ) -> Iterator[Held | None]:
         from mongover.holding import hold  # noqa: PLC0415 - the driver is heavy
         from mongover.lease import Lease  # noqa: PLC0415 - the driver is heavy
 
         def needed(known: Mapping[str, Record]) -> bool:
-            if request.always or _someone_runs(known):
+            if plan_on is None or request.retry or _someone_runs(known):
                 return True
-            return bool(self._plan(request.direction, request.target, store, known).steps)
+            return bool(plan_on(known).steps)
 
         lease = Lease(
             store.server.records(self.config.lock_collection),
@@ -558,14 +575,13 @@ class Migrator:
         ) as held:
             yield held
 
-    def _plan_held(self, store: _Store, request: _Request, held: Held | None) -> Plan:
-        """The plan on the history as it is now; with `retry`, after the one blocked is resolved."""
-        known = store.history.read() if held is None else held.known
-        if held is not None and request.retry:
-            blocked = [record for record in known.values() if record.blocked]
-            store.history.write([self._retried(blocked)] if blocked else [])
-            known = store.history.read()
-        return self._plan(request.direction, request.target, store, known)
+    def _after_retry(self, store: _Store, request: _Request, held: Held) -> Mapping[str, Record]:
+        """The history under the lease; with `retry`, after the one blocked revision is resolved."""
+        blocked = [record for record in held.known.values() if record.blocked]
+        if not request.retry or not blocked:
+            return held.known
+        store.history.write([self._retried(blocked)])
+        return store.history.read()
 
     def _retried(self, blocked: Sequence[Record]) -> Change:
         if len(blocked) > 1:
@@ -579,7 +595,15 @@ class Migrator:
             blocked[0], Resolution.RETRY, by=self._by(), reason="upgrade --retry", sequence=0
         )
 
-    def _run_held(self, store: _Store, request: _Request, held: Held, plan: Plan) -> RunResult:
+    def _run_held(  # noqa: PLR0917 - private
+        self,
+        store: _Store,
+        request: _Request,
+        held: Held,
+        plan: Plan,
+        files: RevisionFiles,
+        known: Mapping[str, Record],
+    ) -> RunResult:
         from mongover.runner import load_scripts, refuse_transactions, run_plan  # noqa: PLC0415
 
         started, run = time.monotonic(), uuid4().hex
@@ -592,11 +616,10 @@ class Migrator:
         for notice in plan.notices:
             request.listener(events.Notice(notice))
         request.listener(events.RunStarted(run, plan.direction, plan.target, len(plan.steps)))
-        known = store.history.read()
         warnings = run_plan(plan, scripts, known, around)
         seconds = time.monotonic() - started
         request.listener(events.RunFinished(run, plan.direction, ids, seconds))
-        heads = _heads_after(plan, self._files(), store.history.read())
+        heads = _heads_after(plan, files, store.history.read())
         return RunResult(
             plan.direction, plan.target, run, ids, seconds, warnings, _done(plan, seconds), heads
         )
@@ -638,7 +661,7 @@ class Migrator:
     ) -> Record:
         """Change one record under the lease, and return it as it then is."""
         with self._database() as store, self._held(store, _Request.of(command)) as held:
-            assert held is not None  # noqa: S101 - `always` never gives up waiting
+            assert held is not None  # noqa: S101 - without a plan it never gives up waiting
             revision = self._targets(self._files(), held.known).one(target)
             if revision not in held.known:
                 raise UsageError(
@@ -684,12 +707,11 @@ class _Request:
     listener: Listener
     stop: Stop
     retry: bool = False
-    always: bool = False  # the lease is needed whatever the plan says
 
     @classmethod
     def of(cls, command: str) -> _Request:
         """A request for one change of the history, without a plan."""
-        return cls(command, Direction.UP, "head", ignore, Stop(), always=True)
+        return cls(command, Direction.UP, "head", ignore, Stop())
 
 
 def _someone_runs(known: Mapping[str, Record]) -> bool:
