@@ -85,7 +85,7 @@ def server_message(error: PyMongoError) -> str:
     if code == _VALIDATION:
         return "a document fails the collection's validator"
     text = str(details.get("errmsg") or error)
-    return " ".join(text.split(", full error:")[0].split())[:_MESSAGE_LIMIT]
+    return " ".join(text.split(", full error:", maxsplit=1)[0].split())[:_MESSAGE_LIMIT]
 
 
 def describe(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:

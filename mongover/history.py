@@ -87,18 +87,18 @@ class MongoHistory:
         while waiting:
             try:
                 self._send(waiting, None)
-                return
             except RecordConflict:
-                if not unsure:
+                left = self._not_landed(waiting) if unsure else waiting
+                if len(left) == len(waiting):
                     raise
-                before, waiting = waiting, self._not_landed(waiting)
-                if len(waiting) == len(before):
-                    raise
+                waiting = left
             except PyMongoError as error:
                 if not is_unsure(error) or self._clock() >= deadline:
                     raise
                 unsure = True
                 waiting = self._look_again(waiting, deadline)
+            else:
+                return
 
     def _look_again(self, waiting: list[Change], deadline: float) -> list[Change]:
         """What of the changes did not land, as soon as a primary can be asked."""

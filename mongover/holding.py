@@ -11,7 +11,6 @@ from pymongo.errors import PyMongoError
 from mongover import events, records
 from mongover.errors import Interrupted
 from mongover.faults import server_message
-from mongover.lease import Lease
 from mongover.records import RUNNING
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
 
     from mongover.events import Listener
-    from mongover.lease import LeaseState
+    from mongover.lease import Lease, LeaseState
     from mongover.records import History, Record
     from mongover.stop import Stop
 

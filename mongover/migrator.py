@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from mongover import events, records
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from mongover.events import Listener
     from mongover.holding import Held
     from mongover.lease import LeaseState
-    from mongover.plan import Plan, Policy, Problem, StatusRow
+    from mongover.plan import Plan, Problem, StatusRow
     from mongover.records import Change, History, LogEntry, Record
     from mongover.revision import Revision, RevisionFiles
     from mongover.runner import Surroundings
@@ -494,7 +494,7 @@ class Migrator:
     ) -> Plan:
         if direction is Direction.DOWN:
             return plan_downgrade(files, known, target, sources=sources)
-        policy = cast("Policy", self.config.out_of_order)
+        policy = self.config.out_of_order
         return plan_upgrade(files, known, target, out_of_order=policy, sources=sources)
 
     def _status(self, store: _Store, only: str | None) -> Status:

@@ -28,7 +28,7 @@ MILLISECONDS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What answers: address without credentials, version, topology and whether it has transactions."""
+    """What answers: address without credentials, version, topology, and what it can do."""
 
     address: str
     version: str

@@ -95,7 +95,7 @@ def collection_names(schema: str | None, records: Iterable[Record]) -> tuple[str
 
 
 def survey_collections(server: Server, names: Iterable[str]) -> dict[str, CollectionStatus]:
-    """How the named collections stand: one listing, then two metadata reads for each that exists."""
+    """How the named collections stand: one listing, then two metadata reads for each found."""
     wanted = tuple(dict.fromkeys(names))
     if not wanted:
         return {}

@@ -1,7 +1,7 @@
 """One transaction, tried again a bounded number of times, that can say which command failed first.
 
 The driver's own `with_transaction` repeats for two minutes and hides why; this loop ends at once
-when the code swallowed an error, when the transaction lived too long, or when its tries are used up.
+when the code swallowed an error, when the transaction lived too long, or after its last try.
 """
 
 from __future__ import annotations

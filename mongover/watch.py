@@ -28,7 +28,7 @@ class Failure:
 
 
 class CommandWatch(CommandListener):
-    """Remembers the first failing command of one thread since `start`; other threads are ignored."""
+    """Remembers the first failing command of one thread since `start`."""
 
     def __init__(self) -> None:
         self._thread: int | None = None
