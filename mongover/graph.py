@@ -266,8 +266,7 @@ class Graph:
         """Refuse when the links of one of the given revisions are wrong; circles are `order`'s.
 
         Raises:
-            UnknownParent: a link points nowhere, or into another line.
-            FilesError: a link points at a file that cannot be read.
+            FilesError: a link points nowhere, into another line, or at an unreadable file.
         """
         wrong = self._wrong.keys() & ids
         if wrong:
@@ -676,7 +675,7 @@ class Targets:
         )
 
     def _walk(self, target: Target, start: str) -> str:
-        here, left = start, abs(target.steps)
+        here, left, met = start, abs(target.steps), {start}
         while left:
             following = self.graph.in_line(here, up=target.steps > 0)
             if len(following) > 1:
@@ -684,6 +683,9 @@ class Targets:
             if not following:
                 self._too_far(target, start, abs(target.steps) - left)
             here, left = following[0], left - 1
+            if here in met:
+                self.graph.order(self.graph.nodes)  # raises: the line runs in a circle
+            met.add(here)
         return here
 
     def _too_far(self, target: Target, start: str, walked: int) -> NoReturn:

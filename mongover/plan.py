@@ -182,13 +182,8 @@ def plan_upgrade(
 ) -> Plan:
     """The steps that apply what the target needs and lacks, each after all that it needs.
 
-    Args:
-        files: The revision files.
-        records: The history, by id.
-        target: Where to go.
-        out_of_order: What to do about a pending revision under applied ones: `allow` it, `warn`
-            of it; all else is an error.
-        sources: The recorded text of a revision; asked only when a checksum differs.
+    `out_of_order` may `allow` a pending revision under applied ones or `warn` of it; all else
+    refuses it. `sources` gives the recorded text of a revision whose checksum differs.
 
     Raises:
         TargetError: the target names nothing.
@@ -229,11 +224,7 @@ def plan_downgrade(
 ) -> Plan:
     """The steps that revert what is above the target, each before all that it needs.
 
-    Args:
-        files: The revision files.
-        records: The history, by id.
-        target: Where to go.
-        sources: The recorded text of a revision; asked only when a checksum differs.
+    `sources` gives the recorded text of a revision whose checksum differs.
 
     Raises:
         TargetError: the target names nothing.

@@ -123,7 +123,7 @@ def parse_revision(path: Path, data: bytes) -> Revision:
         id=identifier,
         path=path,
         schema=header.get("schema"),
-        message=docstring.strip().partition("\n")[0].strip() or _slug(path),
+        message=next(iter(docstring.strip().splitlines()), "").strip() or _slug(path),
         down_revision=header.get("down_revision", ()),
         depends_on=header.get("depends_on", ()),
         transaction=header.get("transaction", False),
@@ -301,7 +301,8 @@ def _is_text(statements: Sequence[ast.stmt]) -> bool:
 def _docstring(tree: ast.Module) -> str:
     match tree.body[:1]:
         case [ast.Expr(value=ast.Constant(value=str(text)))]:
-            return text
+            # Half a surrogate pair, written as an escape, can be neither printed nor stored.
+            return text.encode(errors="replace").decode()
     return ""
 
 
@@ -325,7 +326,7 @@ def _ids(value: Any) -> tuple[str, ...] | None:
     values = (value,) if isinstance(value, str) else value
     if not isinstance(values, tuple) or len(set(values)) != len(values):
         return None
-    return values if all(isinstance(each, str) and each for each in values) else None
+    return values if all(_one_id(each) for each in values) else None
 
 
 def _flag(value: Any) -> bool | None:

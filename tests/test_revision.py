@@ -69,6 +69,17 @@ def test_a_bare_header_has_defaults() -> None:
     assert revision.create_date is None
 
 
+def test_a_message_can_always_be_printed_and_stored() -> None:
+    revision = parse('"""half \\ud800 a pair\\r[2K\n"""\nrevision = "0001"\n')
+    assert revision.message == "half ? a pair"
+
+
+def test_a_file_of_five_megabytes_is_read_like_any_other() -> None:
+    revision = parse('revision = "0001"\n', body=BODY + "# filler\n" * 600_000)
+    assert revision.has_downgrade
+    assert len(revision.source) > 5_000_000
+
+
 @pytest.mark.parametrize("value", ["None", "()", "[]"])
 def test_no_parent_can_be_written_in_three_ways(value: str) -> None:
     assert parse(f'revision = "0001"\ndown_revision = {value}\n').down_revision == ()
@@ -82,6 +93,8 @@ def test_no_parent_can_be_written_in_three_ways(value: str) -> None:
         ("down_revision = ('0003', '0003')", 2, "different ids"),
         ("down_revision = ('0003', ['0004'])", 2, "down_revision must be"),
         ("down_revision = ''", 2, "down_revision must be"),
+        ("down_revision = 'abc'", 2, "down_revision must be"),
+        ("depends_on = '\\ud800'", 2, "depends_on must be"),
         ("down_revision = {'0003'}", 2, "down_revision must be"),
         ("down_revision = previous()", 2, "down_revision must be"),
         ("down_revision: str = f'{1}'", 2, "down_revision must be"),
@@ -162,7 +175,13 @@ def test_an_unparsable_header_names_its_line() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"revision = '0001'\n\x00", b"x = " + b"-" * 200_000 + b"1\n", b"x = " + b"(" * 500],
+    [
+        b"revision = '0001'\n\x00",
+        b"x = " + b"-" * 200_000 + b"1\n",
+        b"x = " + b"(" * 500,
+        b"x = a" + b".b" * 100_000,
+        b"x = 1" + b" + 1" * 100_000,
+    ],
 )
 def test_what_no_parser_can_read_is_refused_calmly(data: bytes) -> None:
     with pytest.raises(InvalidRevision, match="cannot be parsed"):

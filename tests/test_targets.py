@@ -176,7 +176,7 @@ def test_minus_one_follows_the_order_of_application_and_not_the_numbers() -> Non
         ("+1", "0006"),
         ("-1", "0003"),
         ("-2", "0005"),
-        ("001", None),
+        ("001", None),  # 0001 by its number, 0010 and others as a prefix
         ("head", None),
     ],
 )
@@ -384,6 +384,13 @@ def test_a_range_can_be_seen_through_a_circle_but_not_stamped() -> None:
         targets.stamp("0001")
     with pytest.raises(CycleError):
         targets.upgrade("+1")
+
+
+@pytest.mark.parametrize("walk", ["+999999999", "-999999999"])
+def test_a_walk_in_a_circle_ends(walk: str) -> None:
+    graph = Graph([Node("0001", down_revision=("0002",)), Node("0002", down_revision=("0001",))])
+    with pytest.raises(CycleError):
+        Targets(graph, ()).one(f"0001{walk}")
 
 
 ALPHABET = st.sampled_from([*"@:+-,0126 ²é\x00\n", "head", "base", "current", "users", "000"])
