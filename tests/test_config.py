@@ -461,13 +461,14 @@ def test_every_key_is_documented_with_what_it_allows():
         assert setting.kind.allowed
 
 
-def test_to_load_a_configuration_imports_no_driver_and_no_model(tmp_path: Path):
+@pytest.mark.parametrize(("overrides", "engine"), [("", False), ("'lease': '7'", True)])
+def test_to_load_a_configuration_imports_no_driver_and_no_model(overrides: str, engine: object):
     code = (
         "import sys, pathlib; from mongover.config import load_config, redact; redact('x');"
-        "early = 'pydantic_core' in sys.modules;"
-        "load_config(None, overrides={'database': 'd'}, environ={}, cwd=pathlib.Path('/'));"
+        f"given = {{'database': 'd', {overrides}}};"
+        "load_config(None, overrides=given, environ={}, cwd=pathlib.Path('/'));"
         "heavy = {'pymongo', 'bson', 'pydantic', 'tomllib', 'configparser', 'click'};"
-        "print(early, sorted(heavy & set(sys.modules)))"
+        "print('pydantic_core' in sys.modules, sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False []\n"
+    assert done.stdout == f"{engine} []\n"
