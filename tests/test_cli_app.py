@@ -127,7 +127,7 @@ def test_an_option_after_the_command_wins_over_one_before_it():
     ("value", "is_json"),
     [("1", True), ("yes", True), ("whatever", True), ("0", False), ("", False)],
 )
-def test_a_flag_can_be_set_by_its_variable(value: str, is_json: bool):  # noqa: FBT001 - a column
+def test_a_flag_can_be_set_by_its_variable(value: str, is_json: bool):
     result = invoke(fake(heads=()), "heads", env={"MONGOVER_JSON": value})
     assert result.stdout.startswith("{") is is_json
 

@@ -107,7 +107,7 @@ def test_who_decides_on_colours(
     monkeypatch: pytest.MonkeyPatch,
     environ: dict[str, str],
     settings: dict[str, Any],
-    colored: bool,  # noqa: FBT001 - a column of the table
+    colored: bool,
 ):
     output, out, _ = make_output(monkeypatch, environ=environ, **settings)
     output.data(Paint("x", "red"))
@@ -196,7 +196,7 @@ def test_debug_adds_the_traceback_and_the_error_stays_last(monkeypatch: pytest.M
 @pytest.mark.parametrize("json_mode", [True, False])
 def test_the_password_of_the_url_leaves_in_no_way(
     monkeypatch: pytest.MonkeyPatch,
-    json_mode: bool,  # noqa: FBT001 - both modes
+    json_mode: bool,
 ):
     output, out, err = make_output(monkeypatch, json=json_mode, debug=True)
     output.hide_secrets_of(URL)

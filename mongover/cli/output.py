@@ -211,7 +211,7 @@ class Output:
     def error(self, error: MongoverError) -> None:
         """The block of an error on stderr, and with `--json` its document on stdout."""
         if self.settings.json:
-            self.document({"error": error.to_dict()})
+            self.document({"error": error.to_dict()}, indent=None)
         first, *more = error.message.splitlines() or [error.kind]
         self.err.line(Paint(f"error[{error.code}]", "error"), ": ", Paint(first, "bold"))
         if error.where is not None:

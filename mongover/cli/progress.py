@@ -76,14 +76,15 @@ class Now:
         self._thread: threading.Thread | None = None
         self._moment: Moment | None = None
         self._live: RichProgress | None = None
+        self._shown = False
 
-    def begin(self, label: str) -> None:
-        """An operation starts."""
+    def begin(self, label: str, *, at_once: bool = True) -> None:
+        """Something starts; on a terminal it is shown at once, or when it lasts."""
         with self._lock:
             self.clear()
             self._moment = Moment(label, time.monotonic())
-            if self._screen.terminal:
-                self._screen.write(f"{self._transient(f'{_INDENT}↻ {label}')}")
+            if self._screen.terminal and at_once:
+                self._replace(f"{_INDENT}↻ {label}")
         if self._thread is None:
             # Its context is empty, so that it can never join the transaction of the run.
             loop = Context().run
@@ -102,18 +103,13 @@ class Now:
     def waiting(self, text: str) -> None:
         """A line that replaces itself on a terminal."""
         with self._lock:
-            self._screen.write("\r\x1b[K" + self._transient(text))
+            self._replace(text)
 
-    def clear(self) -> float | None:
-        """Nothing runs any more: take the moving line away. The seconds that it ran, if any did."""
+    def clear(self) -> None:
+        """Nothing runs any more: take the moving line away."""
         with self._lock:
-            live, self._live = self._live, None
-            moment, self._moment = self._moment, None
-            if live is not None:
-                live.stop()
-            if self._screen.terminal:
-                self._screen.write("\r\x1b[K")
-            return None if moment is None else time.monotonic() - moment.began
+            self._moment = None
+            self._erase()
 
     def close(self) -> None:
         """End the thread; nothing moves afterwards."""
@@ -122,9 +118,19 @@ class Now:
         if self._thread is not None:
             self._thread.join()
 
-    def _transient(self, text: str) -> str:
+    def _replace(self, text: str) -> None:
+        self._erase()
         width = max(get_terminal_size().columns - 1, 20)
-        return shorten(self._screen.compose(text), width, ellipsis="...")
+        self._shown = True
+        self._screen.write(shorten(self._screen.compose(text), width, ellipsis="..."))
+
+    def _erase(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+        if self._shown:
+            self._shown = False
+            self._screen.write("\r\x1b[K")
 
     def _loop(self) -> None:
         while not self._end.wait(self._every / 2):
@@ -136,18 +142,18 @@ class Now:
         if now - moment.told < self._every or self._end.is_set():
             return
         if self._screen.terminal:
-            if self._live is None:
-                self._screen.write("\r\x1b[K")
-                self._live = self._start_live()
-                self._update(self._live, moment)
+            self._move(moment)
             return
         moment.told = now
         self._screen.line(f"{_INDENT}↻ {moment.label}: {progress_text(moment, now)}")
 
-    def _start_live(self) -> RichProgress:
-        from mongover.cli.moving import start_live  # noqa: PLC0415 - rich, only when it is needed
+    def _move(self, moment: Moment) -> None:
+        from mongover.cli.moving import start_live  # noqa: PLC0415 - rich, only for what lasts
 
-        return start_live(self._screen)
+        if self._live is None:
+            self._erase()
+            self._live = start_live(self._screen)
+            self._update(self._live, moment)
 
     def _update(self, live: RichProgress, moment: Moment) -> None:
         label = self._screen.compose(moment.label)
@@ -170,6 +176,7 @@ class RunScreen:
         self._quiet = output.settings.quiet
         self._waited = -_PIPE_SECONDS
         self._operations = 0
+        self._current = ""
         self.stage = Stage.SILENT
         self._shows: dict[type, Callable[[Any], None]] = {
             events.RunStarted: self._run_started,
@@ -210,22 +217,26 @@ class RunScreen:
         self._line(Paint(f"{self._place}: {count(event.total, 'revision')} to {word}", "bold"))
 
     def _step_started(self, event: events.StepStarted) -> None:
-        self._operations = 0
+        self._operations, self._current = 0, ""
         notes = [schema_name(event.schema)] if event.schema else []
         notes += ["revert"] if event.direction == "down" else []
         notes += ["in one transaction"] if event.transaction else []
-        notes += ["goes on from where it stopped"] if event.continues else []
+        notes += ["continued"] if event.continues else []
         tail = f" ({', '.join(notes)})" if notes else ""
         position = f"[{event.position}/{event.total}] "
         self._line(position, Paint(event.revision, "bold"), f" {event.message}", tail)
+        self._now.begin(event.revision, at_once=False)
 
     def _operation_started(self, event: events.OperationStarted) -> None:
         self._operations += 1
+        self._current = event.operation
         self._now.begin(event.operation)
 
     def _operation_finished(self, event: events.OperationFinished) -> None:
+        self._current = ""
         note = "unchanged" if event.outcome == "unchanged" else ""
         self._timed(_MARKS.get(event.outcome, "·"), event.operation, event.seconds, note)
+        self._now.begin(event.revision, at_once=False)
 
     def _progress(self, event: events.Progress) -> None:
         self._now.advance(event.operation, event.done, event.total)
@@ -242,7 +253,8 @@ class RunScreen:
             self._timed(_MARKS["done"], f"{event.revision} {word}", event.seconds)
 
     def _step_failed(self, event: events.StepFailed) -> None:
-        self._timed(Paint("✗", "red"), f"{event.revision} {event.state}", event.seconds)
+        label = self._current or f"{event.revision} {event.state}"
+        self._timed(Paint("✗", "red"), label, event.seconds)
 
     def _lock_taken(self, event: events.LockTaken) -> None:
         if event.previous:

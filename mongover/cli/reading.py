@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mongover.cli.output import Paint, relative
+from mongover.cli.place import embedded_place
 from mongover.cli.shape import App, Command, TargetCommand
 from mongover.cli.statusscreen import show_problems, show_status
 from mongover.cli.text import (
@@ -47,10 +48,11 @@ def status(app: App, schema: str | None, check: bool) -> int:  # noqa: FBT001 - 
     """
     with app.migrator() as migrator:
         state = migrator.status(schema=schema)
+        place = embedded_place(migrator.config)
     if app.settings.json:
         app.output.document(state.to_json())
     else:
-        show_status(app.output, state)
+        show_status(app.output, state, place=place)
     return _PENDING if check and state.pending else 0
 
 
@@ -235,7 +237,7 @@ def _show_record(output: Output, record: Record | None) -> None:
         },
     )
     for entry in reversed(record.log):
-        note = _log_note(entry)
+        note = shorten(_log_note(entry), _MESSAGE)
         cells = [moment(entry.at), entry.action, entry.outcome, person(entry.by), note]
         output.data("    ", Paint("  ".join(cell for cell in cells if cell), "dim"))
 

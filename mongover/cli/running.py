@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mongover.cli.output import Paint
+from mongover.cli.place import place_of
 from mongover.cli.progress import LineListener, RunScreen
 from mongover.cli.settings import ConfigOption
 from mongover.cli.shape import App, TargetCommand
 from mongover.cli.signals import stopping
 from mongover.cli.text import count, duration, schema_name, table
-from mongover.errors import UsageError
+from mongover.errors import MongoverError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mongover.config import Config
     from mongover.migrator import Migrator, RunResult
     from mongover.plan import Plan
 
 _SECONDS = click.FloatRange(min=0)
-_DOWNGRADE_HINT = (
-    "`mongover downgrade -1` reverts the revision applied last, `mongover downgrade users@-1` the "
-    "last one of a schema, `mongover downgrade 0004` all above 0004, `mongover downgrade base` all"
-)
+_DOWNGRADE_HINT = """\
+mongover downgrade -1          the revision that was applied last
+mongover downgrade users@-1    the last one of a schema
+mongover downgrade 0004        all above 0004, which stays
+mongover downgrade base        all"""
 
 
 def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,6 +167,10 @@ def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_li
     try:
         with stopping(stop, lambda: listener.stage):
             result = act(listener=listener, stop=stop)
+    except MongoverError as error:
+        if json_lines and not app.settings.json:
+            app.output.document({"event": "error", "error": error.to_dict()}, indent=None)
+        raise
     finally:
         listener.close()
     if json_lines:
@@ -178,16 +183,9 @@ def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_li
 
 def _screen(app: App, migrator: Migrator) -> RunScreen:
     config = migrator.config
-    return RunScreen(app.output, place=place_of(config), database=config.database)
-
-
-def place_of(config: Config) -> str:
-    """`shop on rs0.example:27017`: the database and the hosts of the URL, without credentials."""
-    scheme, separator, rest = config.safe_url.partition("://")
-    if not separator:
-        return f"{config.database} on {scheme}"
-    hosts = rest.partition("/")[0].rpartition("@")[2]
-    return f"{config.database} on {hosts}"
+    return RunScreen(
+        app.output, place=f"{config.database} on {place_of(config)}", database=config.database
+    )
 
 
 def _tell_result(app: App, result: RunResult) -> None:

@@ -71,11 +71,16 @@ def unlock(app: App, owner: str | None, yes: bool) -> None:  # noqa: FBT001 - a 
     app.output.result(Paint("✓", "green"), f" the lock of {state.who()} was ended")
 
 
+def has_keyboard() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def _ask(app: App, state: LeaseState, *, yes: bool) -> None:
     app.output.warning(lock_line(state) + "; it is working, not stuck")
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not has_keyboard():
         raise UsageError(
             "the lock is alive, and there is nobody to ask",
             hint=f"mongover unlock --owner {state.owner}",
@@ -98,12 +103,12 @@ def doctor(app: App) -> int:
         found = migrator.doctor()
     if app.settings.json:
         app.output.document({"findings": [one.to_json() for one in found]})
-    app.output.data(Paint("✓", "green"), f" {'configuration':<14}", str(source or "no file"))
+    app.output.data(Paint("✓", "green"), f" {'configuration':<15}", str(source or "no file"))
     for one in found:
         mark = Paint("✓", "green") if one.ok else Paint("✗", "red")
-        app.output.data(mark, f" {one.name:<14}", one.detail)
+        app.output.data(mark, f" {one.name:<15}", one.detail)
         if one.hint and not one.ok:
-            app.output.data(" " * 16, "→ ", one.hint)
+            app.output.data(" " * 17, "→ ", one.hint)
     return 0 if all(one.ok for one in found) else _NOT_READY
 
 

@@ -1,0 +1,291 @@
+"""The commands that write files, and those that bring files and history together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mongover.cli.files import database_name, make_project, open_editor
+from mongover.config import database_problem, load_config
+from mongover.errors import UsageError
+from mongover.migrator import Shown
+from mongover.records import Resolution
+from tests.cli_fakes import document, fake, invoke, lease, record, revision
+from tests.servers import run_cli
+
+
+def test_init_makes_a_project_and_says_what_comes_next(tmp_path: Path):
+    done = run_cli("init", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.split() == [
+        *("created", "alembic-style.ini", "created", ".gitignore", "created", "versions/"),
+    ]
+    assert 'next: mongover revision -m "create users"' in done.stderr
+    config = load_config(None, overrides={}, environ={}, cwd=tmp_path)
+    assert str(config.url) == f"embedded:{tmp_path}/.mongover/db"
+    assert config.versions == tmp_path / "versions"
+    assert ".mongover/" in (tmp_path / ".gitignore").read_text()
+
+
+def test_init_never_overwrites(tmp_path: Path):
+    for name in ("alembic-style.ini", ".gitignore"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "versions").mkdir()
+    done = run_cli("init", "--json", cwd=tmp_path)
+    assert document(done)["created"] == []
+    assert document(done)["kept"] == ["alembic-style.ini", ".gitignore", "versions/"]
+    assert (tmp_path / "alembic-style.ini").read_text() == "mine"
+    assert (tmp_path / ".gitignore").read_text() == "mine"
+
+
+def test_init_keeps_a_pyproject_with_our_section_and_ignores_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
+    assert "alembic-style.ini" in make_project(tmp_path)[0]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pyproject.toml").write_text("[tool.mongover]\n")
+    made, kept = make_project(other)
+    assert kept == ["other/pyproject.toml"]
+    assert "other/alembic-style.ini" not in made
+
+
+def test_init_in_another_folder_with_url_and_database(tmp_path: Path):
+    done = run_cli("init", "new one", "--url", "mongodb://db.example/", "--database", "shop",
+                   cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0
+    assert "cd 'new one', then " in done.stderr
+    config = load_config(None, overrides={}, environ={}, cwd=tmp_path / "new one")
+    assert (str(config.url), config.database) == ("mongodb://db.example/", "shop")
+
+
+def test_init_where_nothing_can_be_written_is_an_error_that_names_the_place(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot make a project"):
+        make_project(tmp_path / "file" / "deeper")
+
+
+@given(st.text())
+def test_every_folder_gives_a_database_name_that_the_server_takes(folder: str):
+    name = database_name(folder)
+    assert name
+    assert database_problem(name) is None
+    assert name != "admin"
+
+
+def test_a_revision_is_written_and_its_path_told():
+    path = Path.cwd() / "versions" / "0006_add_phone.py"
+    migrator = fake(create_revision=path)
+    args = ["revision", "-m", "add phone", "--schema", "users", "--depends-on", "1",
+            "--depends-on", "0002", "--id", "0006"]  # fmt: skip
+    result = invoke(migrator, *args)
+    assert result.stdout == "wrote versions/0006_add_phone.py\n"
+    assert migrator.calls == [
+        (
+            "create_revision",
+            ("add phone",),
+            {"schema": "users", "depends_on": ("1", "0002"), "id": "0006"},
+        )
+    ]
+    assert document(invoke(migrator, *args, "--json")) == {
+        "files": ["versions/0006_add_phone.py"],
+        "revision": "0006",
+        "path": "versions/0006_add_phone.py",
+    }
+
+
+def test_a_revision_needs_a_message():
+    result = invoke(fake(), "revision")
+    assert result.exit_code == 2
+    assert "--message" in result.stderr
+
+
+def test_merge_and_rebase_tell_every_file_they_wrote():
+    paths = (Path.cwd() / "versions/0008_a.py", Path.cwd() / "versions/0009_b.py")
+    migrator = fake(merge=paths[0], rebase=paths)
+    assert invoke(migrator, "merge", "users", "-m", "join").stdout == "wrote versions/0008_a.py\n"
+    assert invoke(migrator, "merge", "-m", "join").exit_code == 0
+    assert [call[1] for call in migrator.calls] == [("users", "join"), (None, "join")]
+    assert invoke(migrator, "rebase", "7").stdout.splitlines() == [
+        "wrote versions/0008_a.py",
+        "wrote versions/0009_b.py",
+    ]
+    assert document(invoke(migrator, "rebase", "7", "--json")) == {
+        "files": ["versions/0008_a.py", "versions/0009_b.py"]
+    }
+
+
+@pytest.fixture
+def editor(tmp_path: Path) -> Path:
+    """An editor with a blank in its path that writes the name of the file it is given."""
+    script = tmp_path / "my editor"
+    script.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/edited"\n')
+    script.chmod(0o755)
+    return script
+
+
+def test_a_new_revision_can_be_opened_at_once(editor: Path, tmp_path: Path):
+    migrator = fake(create_revision=tmp_path / "0001_x.py")
+    env = {"VISUAL": f"'{editor}' --wait", "EDITOR": "false"}
+    assert invoke(migrator, "revision", "-m", "x", "--edit", env=env).exit_code == 0
+    assert (tmp_path / "edited").read_text() == f"--wait {tmp_path}/0001_x.py\n"
+
+
+def with_versions(migrator: Any, folder: Path) -> Any:
+    object.__setattr__(migrator.config, "versions", folder)
+    return migrator
+
+
+def test_edit_finds_a_broken_file_by_its_name_without_a_server(editor: Path, tmp_path: Path):
+    (tmp_path / "0007_broken.py").write_text("def (")
+    migrator = with_versions(fake(), tmp_path)
+    result = invoke(migrator, "edit", "0007", "--json", env={"VISUAL": f"'{editor}'"})
+    assert result.exit_code == 0, result.output
+    assert document(result) == {"path": str(tmp_path / "0007_broken.py")}
+    assert (tmp_path / "edited").read_text() == f"{tmp_path}/0007_broken.py\n"
+
+
+def test_edit_of_a_target_and_of_a_missing_file(editor: Path, tmp_path: Path):
+    path = tmp_path / "0001_x.py"
+    migrator = with_versions(fake(show=Shown(revision(path=path), None, ())), tmp_path)
+    assert invoke(migrator, "edit", "users", env={"VISUAL": f"'{editor}'"}).exit_code == 0
+    gone = with_versions(fake(show=Shown(None, record(), ())), tmp_path)
+    result = invoke(gone, "edit", "1")
+    assert result.exit_code == 4
+    assert "next: mongover restore 1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"EDITOR": "/no/such/editor"}, "cannot be run"),
+        ({"EDITOR": "false"}, "exit code 1"),
+        ({"EDITOR": "'unbalanced"}, "cannot be run"),
+    ],
+)
+def test_an_editor_that_does_not_work_is_named(environ: dict[str, str], words: str):
+    with pytest.raises(UsageError, match=words):
+        open_editor(Path("x.py"), environ)
+
+
+def test_without_an_editor_the_hint_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="no editor") as caught:
+        open_editor(Path("x.py"), {"EDITOR": "  "})
+    assert "EDITOR" in caught.value.hint
+    nano = tmp_path / "nano"
+    nano.write_text(f"#!{sys.executable}\n")
+    nano.chmod(0o755)
+    open_editor(Path("x.py"), {})
+
+
+def test_diff_prints_the_diff_alone():
+    migrator = fake(diff="--- a\n+++ b\n-x\r\n+y\n")
+    assert invoke(migrator, "diff", "3").stdout_bytes == b"--- a\n+++ b\n-x\r\n+y\n"
+    assert document(invoke(migrator, "diff", "3", "--json"))["diff"].startswith("--- a")
+    same = invoke(fake(diff=""), "diff", "3")
+    assert (same.stdout, same.stderr) == ("", "3 is what was applied\n")
+
+
+def test_restore_tells_the_path():
+    migrator = fake(restore=Path.cwd() / "versions/0003_x.py")
+    assert invoke(migrator, "restore", "3").stdout == "wrote versions/0003_x.py\n"
+    assert document(invoke(migrator, "restore", "3", "--json")) == {"path": "versions/0003_x.py"}
+
+
+def test_repair_needs_a_reason_that_says_something():
+    migrator = fake(repair=record("0003"))
+    assert invoke(migrator, "repair", "3").exit_code == 2
+    assert invoke(migrator, "repair", "3", "--reason", " ").exit_code == 2
+    assert migrator.calls == []
+    result = invoke(migrator, "repair", "3", "--reason", "typo")
+    assert result.stdout == "✓ 0003 is accepted as its file is now\n"
+    assert migrator.calls == [("repair", ("3",), {"reason": "typo"})]
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--retry", "0004 will run again"),
+        ("--applied", "0004 is applied"),
+        ("--reverted", "0004 is reverted"),
+    ],
+)
+def test_resolve_passes_on_what_a_person_found_out(flag: str, words: str):
+    migrator = fake(resolve=record("0004"))
+    result = invoke(migrator, "resolve", "4", flag, "--reason", "looked")
+    assert words in result.stdout
+    assert migrator.calls == [("resolve", ("4", Resolution(flag[2:])), {"reason": "looked"})]
+    shown = document(invoke(migrator, "resolve", "4", flag, "--reason", "looked", "--json"))
+    assert shown["record"]["revision"] == "0004"
+
+
+def test_resolve_without_a_resolution_says_which_there_are():
+    result = invoke(fake(), "resolve", "4", "--reason", "x")
+    assert result.exit_code == 2
+    assert "--retry, --applied or --reverted" in result.stderr
+
+
+def test_stamp_tells_the_records_that_changed():
+    migrator = fake(stamp=("0001", "0002"))
+    result = invoke(migrator, "stamp", "-1", "--reason", "imported")
+    assert result.stdout == "✓ 2 records stamped: 0001, 0002\n"
+    assert migrator.calls == [("stamp", ("-1",), {"reason": "imported"})]
+    assert document(invoke(migrator, "stamp", "2", "--json"))["stamped"] == ["0001", "0002"]
+    assert "nothing to stamp" in invoke(fake(stamp=()), "stamp", "2").stdout
+
+
+def test_unlock_of_nothing_is_a_sentence():
+    for state in (None, lease(owner=None)):
+        assert invoke(fake(lock=state), "unlock").stdout == "nobody holds the lock\n"
+    assert document(invoke(fake(lock=None), "unlock", "--json"))["unlocked"] is False
+
+
+def test_an_expired_lock_is_ended_without_a_question():
+    migrator = fake(lock=lease(seconds_left=-1), unlock=lease(owner=None))
+    assert "was ended" in invoke(migrator, "unlock").stdout
+    assert migrator.calls[-1] == ("unlock", (), {"owner": None})
+
+
+def test_a_live_lock_is_not_ended_where_nobody_can_be_asked():
+    migrator = fake(lock=lease(), unlock=lease(owner=None))
+    result = invoke(migrator, "unlock")
+    assert result.exit_code == 2
+    assert "mongover unlock --owner token-1" in result.stderr
+    assert [call[0] for call in migrator.calls] == ["lock"]
+
+
+@pytest.mark.parametrize("args", [["--yes"], ["--owner", "token-1"]])
+def test_a_live_lock_is_ended_for_who_says_so(args: list[str]):
+    migrator = fake(lock=lease(), unlock=lease(owner=None))
+    result = invoke(migrator, "unlock", *args, "--json")
+    assert document(result)["unlocked"] is True
+    assert migrator.calls[-1] == ("unlock", (), {"owner": "token-1"})
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 130)])
+def test_on_a_terminal_unlock_asks(answer: str, code: int, monkeypatch: pytest.MonkeyPatch):
+    migrator = fake(lock=lease(), unlock=lease(owner=None))
+    monkeypatch.setattr("mongover.cli.server.has_keyboard", lambda: True)
+    result = invoke(migrator, "unlock", stdin=answer)
+    assert result.exit_code == code
+    assert "End it all the same?" in result.stderr
+    assert ("unlock" in [call[0] for call in migrator.calls]) is (code == 0)
+
+
+def test_mongod_needs_an_embedded_url(tmp_path: Path):
+    (tmp_path / "alembic-style.ini").write_text("[mongover]\nurl = mongodb://u:hush@h/shop\n")
+    done = run_cli("mongod", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "not an embedded one: mongodb://u:***@h/shop" in done.stderr
+    assert os.listdir(tmp_path) == ["alembic-style.ini"]  # noqa: PTH208 - names are compared
