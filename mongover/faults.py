@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.errors import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pymongo.errors import OperationFailure, PyMongoError
 
 _MESSAGE_LIMIT: Final = 1_000
+_DOCUMENTS: Final = re.compile(r"\{.*\}", re.DOTALL)
 _AUTHENTICATION: Final = frozenset({18, 8000})
 _UNAUTHORIZED: Final = 13
 _DUPLICATE_KEY: Final = 11000
@@ -58,8 +60,13 @@ def code_of(error: BaseException) -> int | None:
     if isinstance(details, dict):
         for kind in ("writeErrors", "writeConcernErrors"):
             if details.get(kind):
-                return details[kind][0].get("code")  # type: ignore[no-any-return]  # a reply is untyped
-    return getattr(error, "code", None)
+                return _number(details[kind][0].get("code"))
+    return _number(getattr(error, "code", None))
+
+
+def _number(code: object) -> int | None:
+    # Errors of others have a `code` too, and it may be anything.
+    return code if isinstance(code, int) else None
 
 
 def name_of(error: BaseException) -> str:
@@ -84,8 +91,47 @@ def server_message(error: PyMongoError) -> str:
         return f"duplicate key on {fields}" if fields else "duplicate key"
     if code == _VALIDATION:
         return "a document fails the collection's validator"
-    text = str(details.get("errmsg") or error)
-    return " ".join(text.split(", full error:", maxsplit=1)[0].split())[:_MESSAGE_LIMIT]
+    if not details and _is_unanswered(error):
+        return _reason(error)
+    text = str(details.get("errmsg") or error).split(", full error:", maxsplit=1)[0]
+    if _is_of_documents(error):
+        text = _DOCUMENTS.sub("{…}", text)
+    return " ".join(text.split())[:_MESSAGE_LIMIT]
+
+
+def _is_unanswered(error: PyMongoError) -> bool:
+    from pymongo.errors import AutoReconnect  # noqa: PLC0415 - as above
+
+    return isinstance(error, AutoReconnect)
+
+
+def _is_of_documents(error: PyMongoError) -> bool:
+    from pymongo.errors import BulkWriteError, WriteError  # noqa: PLC0415 - as above
+
+    return isinstance(error, (BulkWriteError, WriteError))
+
+
+def message_of(error: BaseException) -> str:
+    """What any error says, on at most 1,000 signs that can be stored, without values of documents.
+
+    An error of other code says what its author wrote, which no one can look through.
+    """
+    from pymongo.errors import PyMongoError  # noqa: PLC0415 - as above
+
+    if isinstance(error, MongoverError):
+        text = error.message
+    elif isinstance(error, PyMongoError):
+        text = server_message(error)
+    else:
+        text = _text_of(error)
+    return text.encode("utf-8", "backslashreplace").decode()[:_MESSAGE_LIMIT]
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - the error's own code is broken; it says so
+        return f"(its text cannot be had: {type(broken).__name__})"
 
 
 def describe(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
@@ -99,19 +145,28 @@ def describe(error: BaseException, redact: Callable[[str], str]) -> dict[str, An
             "type": error.kind,
             "code": code if code is not None else error.code,
             "code_name": name_of(cause) if cause is not None else "",
-            "message": redact(error.message)[:_MESSAGE_LIMIT],
+            "message": redact(message_of(error)),
         }
-    text = server_message(error) if isinstance(error, PyMongoError) else str(error)
+    known = isinstance(error, PyMongoError)
     return {
         "type": type(error).__name__,
-        "code": code_of(error),
-        "code_name": name_of(error),
-        "message": redact(text)[:_MESSAGE_LIMIT],
+        "code": code_of(error) if known else None,
+        "code_name": name_of(error) if known else "",
+        "message": redact(message_of(error)),
     }
 
 
 def translate(error: PyMongoError, *, address: str, timeout: float) -> MongoverError:
-    """The error of ours that says what the driver's means; `address` is free of secrets."""
+    """The error of ours that says what the driver's means; `address` is free of secrets.
+
+    What was noted on the driver's error on its way becomes its notes.
+    """
+    ours = _translated(error, address, timeout)
+    ours.notes += tuple(getattr(error, "__notes__", ()))
+    return ours
+
+
+def _translated(error: PyMongoError, address: str, timeout: float) -> MongoverError:
     from pymongo.errors import (  # noqa: PLC0415 - as above
         AutoReconnect,
         ConfigurationError,

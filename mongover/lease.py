@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 LOCK: Final = "lock"
 FENCE: Final = "fence"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Nobody's, expired by the server's clock, or without a time that means anything.
+_FREE: Final[dict[str, Any]] = {
+    "$or": [
+        {"owner": {"$not": {"$type": "string"}}},
+        {"expires_at": {"$not": {"$type": "date"}}},
+        {"$expr": {"$lte": ["$expires_at", "$$NOW"]}},
+    ]
+}
 _BEATS_PER_LEASE: Final = 4
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
@@ -113,16 +121,23 @@ def read_lease(collection: Collection[dict[str, Any]]) -> LeaseState | None:
 
 
 def _state(document: Mapping[str, Any]) -> LeaseState:
-    holder = document.get("holder")
+    """The state in a document that hands may have changed: what makes no sense counts as absent."""
+    holder, fence = document.get("holder"), document.get("fence")
+    owner, expires = document.get("owner"), _moment(document.get("expires_at"))
+    now: datetime = document["now"]
     return LeaseState(
-        owner=document.get("owner"),
+        owner=owner if isinstance(owner, str) else None,
         holder=holder if isinstance(holder, dict) else {},
-        acquired_at=document.get("acquired_at"),
-        heartbeat_at=document.get("heartbeat_at"),
-        expires_at=document.get("expires_at", _EPOCH),
-        now=document["now"],
-        fence=int(document.get("fence", 0)),
+        acquired_at=_moment(document.get("acquired_at")),
+        heartbeat_at=_moment(document.get("heartbeat_at")),
+        expires_at=_EPOCH.replace(tzinfo=now.tzinfo) if expires is None else expires,
+        now=now,
+        fence=int(fence) if isinstance(fence, (int, float)) else 0,
     )
+
+
+def _moment(value: object) -> datetime | None:
+    return value if isinstance(value, datetime) else None
 
 
 def end_lease(collection: Collection[dict[str, Any]], *, owner: str | None) -> LeaseState:
@@ -146,7 +161,12 @@ def end_lease(collection: Collection[dict[str, Any]], *, owner: str | None) -> L
     # heartbeat.
     ended = {"expires_at": "$$NOW", "fence": {"$add": ["$fence", {"$toLong": 1}]}}
     seen = {"_id": LOCK, "owner": state.owner, "fence": state.fence}
-    collection.update_one(seen, [{"$set": ended}])
+    if not collection.update_one(seen, [{"$set": ended}]).matched_count:
+        raise LockHeld(
+            "the lock changed hands at this very moment",
+            hint="look at it again: mongover lock",
+            after="the lock was not touched.",
+        )
     return state
 
 
@@ -192,8 +212,9 @@ class Lease:
         pause = _FIRST_PAUSE
         while not self._try(session):
             state = read_lease(self._collection)
-            if state is None or not state.held:
+            if state is None:
                 self._bootstrap()
+            if state is None or not state.held:
                 continue
             left = give_up - self._clock()
             if not on_wait(state, max(0.0, left)):
@@ -206,7 +227,10 @@ class Lease:
         return True
 
     def _bootstrap(self) -> None:
-        fresh = {"owner": None, "fence": Int64(0), "expires_at": _EPOCH}
+        # A lock document that somebody deleted must not start again below the published fence.
+        published = self._collection.find_one({"_id": FENCE}) or {}
+        fence = Int64(published.get("fence", 0))
+        fresh = {"owner": None, "fence": fence, "expires_at": _EPOCH}
         try:
             self._collection.update_one({"_id": LOCK}, {"$setOnInsert": fresh}, upsert=True)
         except DuplicateKeyError:
@@ -215,11 +239,10 @@ class Lease:
     def _try(self, session: ClientSession) -> bool:
         """One atomic attempt. Our own token matches too, so a repeat after a lost reply is safe."""
         now = self._clock()
-        expired = {"$expr": {"$lte": ["$expires_at", "$$NOW"]}}
         update = _acquisition(self.owner, self._holder, session.session_id, self._milliseconds)
         found = _surely(
             lambda: self._collection.find_one_and_update(
-                {"_id": LOCK, "$or": [expired, {"owner": self.owner}]},
+                {"_id": LOCK, "$or": [_FREE, {"owner": self.owner}]},
                 update,
                 return_document=ReturnDocument.AFTER,
             )

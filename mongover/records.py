@@ -311,7 +311,7 @@ class Change:
     expect: frozenset[State]
     values: Mapping[str, Any]
     entry: LogEntry | None = None
-    guard: tuple[str, int] | None = None
+    guard: tuple[str | None, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,7 +476,7 @@ def sweep(record: Record) -> Change:
             checksum=record.checksum,
             error=error,
         ),
-        (record.owner or "", record.fence),
+        (record.owner, record.fence),
     )
 
 

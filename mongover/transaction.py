@@ -17,7 +17,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from mongover.errors import SwallowedError, TransactionFailed
-from mongover.faults import code_of, is_transient
+from mongover.faults import code_of, is_transient, message_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,14 +60,23 @@ def run_transaction(
         started = time.monotonic()
         try:
             return _attempt(session, work, watch)
-        except PyMongoError as error:
-            if not is_transient(error):
-                raise _explained(error) from error
+        except Exception as error:
+            if code_of(error) == _TOO_LARGE:
+                raise _too_large() from error
+            if not _is_transient(error, watch.first):
+                raise
             _give_up_if_hopeless(session, watch.first, error, time.monotonic() - started)
             if attempt == attempts:
                 raise _used_up(attempts, watch.first, error) from error
         time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
     raise AssertionError("a transaction needs at least one attempt")
+
+
+def _is_transient(error: Exception, first: Failure | None) -> bool:
+    """Whether another attempt may succeed; the code may have put an error of its own on top."""
+    if isinstance(error, PyMongoError):
+        return is_transient(error)
+    return first is not None and first.transient
 
 
 def _attempt(session: ClientSession, work: Callable[[], T], watch: CommandWatch) -> T:
@@ -95,11 +104,11 @@ def _commit(session: ClientSession) -> None:
         try:
             session.commit_transaction()
         except PyMongoError as error:
-            unknown = error.has_error_label("UnknownTransactionCommitResult")
-            if unknown and attempt == _COMMIT_ATTEMPTS:
-                _end_session(session)
-            if not unknown or attempt == _COMMIT_ATTEMPTS:
+            if not error.has_error_label("UnknownTransactionCommitResult"):
                 raise
+            if attempt == _COMMIT_ATTEMPTS:
+                _end_session(session)
+                raise _unconfirmed(error) from error
             time.sleep(_FIRST_PAUSE * attempt)
         else:
             return
@@ -116,8 +125,10 @@ def _end_session(session: ClientSession) -> None:
 
 
 def _give_up_if_hopeless(
-    session: ClientSession, first: Failure | None, error: PyMongoError, seconds: float
+    session: ClientSession, first: Failure | None, error: Exception, seconds: float
 ) -> None:
+    if code_of(error) != _NO_SUCH_TRANSACTION:
+        return
     if first is not None and not first.transient and first.code != _NO_SUCH_TRANSACTION:
         raise SwallowedError(
             f"the code caught and hid an error of the server ({first}), which had already ended "
@@ -125,7 +136,7 @@ def _give_up_if_hopeless(
             hint="let the error through, or avoid it by asking first (find before insert)",
             after="nothing was changed.",
         ) from error
-    if code_of(error) == _NO_SUCH_TRANSACTION and seconds >= _NEARLY * _lifetime(session):
+    if seconds >= _NEARLY * _lifetime(session):
         raise TransactionFailed(
             f"the transaction ran for {seconds:.0f} s, longer than the server lets one live",
             hint="split the revision, or declare `transaction = False`",
@@ -143,8 +154,9 @@ def _lifetime(session: ClientSession) -> float:
     return float(reply[name])
 
 
-def _used_up(attempts: int, first: Failure | None, error: PyMongoError) -> TransactionFailed:
-    because = f"; the first failing command was {first}" if first is not None else f": {error}"
+def _used_up(attempts: int, first: Failure | None, error: Exception) -> TransactionFailed:
+    said = message_of(error)
+    because = f"; the first failing command was {first}" if first is not None else f": {said}"
     return TransactionFailed(
         f"the transaction was given up after {attempts} tries{because}",
         hint="the application writes the same documents: run it at a quieter time, or declare "
@@ -153,9 +165,14 @@ def _used_up(attempts: int, first: Failure | None, error: PyMongoError) -> Trans
     )
 
 
-def _explained(error: PyMongoError) -> Exception:
-    if code_of(error) != _TOO_LARGE:
-        return error
+def _unconfirmed(error: PyMongoError) -> TransactionFailed:
+    return TransactionFailed(
+        f"the server did not confirm the transaction's commit: {message_of(error)}",
+        hint="`mongover status` shows whether it landed; the next run goes on from there",
+    )
+
+
+def _too_large() -> TransactionFailed:
     return TransactionFailed(
         "the transaction is too large for the server's cache",
         hint="split the revision, or declare `transaction = False`",

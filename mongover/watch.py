@@ -28,15 +28,21 @@ class Failure:
 
 
 class CommandWatch(CommandListener):
-    """Remembers the first failing command of one thread since `start`."""
+    """Remembers which command broke the transaction of one thread, since `start`.
+
+    Other threads and commands outside the transaction do not count. A later success forgives: some
+    commands are refused without harm to the transaction.
+    """
 
     def __init__(self) -> None:
         self._thread: int | None = None
+        self._request: int | None = None
         self.first: Failure | None = None
 
     def start(self) -> None:
         """Forget what was seen, and watch this thread from now on."""
         self.first = None
+        self._request = None
         self._thread = threading.get_ident()
 
     def stop(self) -> None:
@@ -44,17 +50,26 @@ class CommandWatch(CommandListener):
         self._thread = None
 
     def started(self, event: CommandStartedEvent) -> None:
-        """Nothing: only answers matter."""
+        """A command leaves; only that of a transaction says so of itself."""
+        if self._thread == threading.get_ident() and event.command.get("autocommit") is False:
+            self._request = event.request_id
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
         """A reply may say ok and still carry write errors."""
-        if self._thread == threading.get_ident() and "writeErrors" in event.reply:
+        if not self._awaited(event.request_id):
+            return
+        if "writeErrors" in event.reply:
             self._note(event.command_name, event.reply["writeErrors"][0], {})
+        else:
+            self.first = None
 
     def failed(self, event: CommandFailedEvent) -> None:
         """A reply that is an error."""
-        if self._thread == threading.get_ident():
+        if self._awaited(event.request_id):
             self._note(event.command_name, event.failure, event.failure)
+
+    def _awaited(self, request: int) -> bool:
+        return self._thread == threading.get_ident() and self._request == request
 
     def _note(self, command: str, error: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         if self.first is None and "code" in error:
