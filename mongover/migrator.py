@@ -415,13 +415,17 @@ class Migrator:
         files = self._files()
         with self._database() as store:
             known = store.history.read()
-        revision = Targets(Graph(files.revisions.values()), ()).one(target)
-        if revision in known:
+        if target.endswith(".py"):  # the name of a file: its number may be another's, too
+            record = next((one for one in known.values() if one.file == Path(target).name), None)
+        else:
+            target = Targets(Graph(files.revisions.values(), broken=files.broken), ()).one(target)
+            record = known.get(target)
+        if record is not None:
             raise UsageError(
-                f"{revision} stands in the history ({known[revision].state}), so it keeps its id",
+                f"{record.revision} stands in the history ({record.state}), so it keeps its id",
                 hint="`mongover merge` joins two heads of a line",
             )
-        return tuple(rebase(files, revision))
+        return tuple(rebase(files, target))
 
     def restore(self, target: str) -> Path:
         """Write a missing file back from its record; never over another file."""
@@ -610,7 +614,7 @@ class Migrator:
         info = store.server.info()
         _refuse_read_only(info)
         refuse_transactions(plan, available=info.transactions)
-        scripts = load_scripts(plan)
+        scripts = load_scripts(plan, project=self.config.root)
         around = self._surroundings(store, request, held, run=run, transactions=info.transactions)
         ids = tuple(step.revision.id for step in plan.steps)
         for notice in plan.notices:

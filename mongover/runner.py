@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pymongo.errors import PyMongoError
+from pymongo.write_concern import WriteConcern
 
 from mongover import events, records
 from mongover.errors import (
@@ -22,7 +23,7 @@ from mongover.errors import (
     RevisionFailed,
     TransactionsUnsupported,
 )
-from mongover.faults import describe
+from mongover.faults import describe, message_of
 from mongover.operations import Operations, Target
 from mongover.records import Attempt, Direction, Outcome, State, Subject
 from mongover.script import load_script, where_in
@@ -30,6 +31,7 @@ from mongover.stop import StopNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from mongover.events import Listener
     from mongover.operations import Operation
@@ -150,13 +152,13 @@ class StepJournal:
         return round((time.monotonic() - self.started) * 1_000, 1)
 
 
-def load_scripts(plan: Plan) -> list[Script]:
-    """Every script of the plan, imported before the first one runs.
+def load_scripts(plan: Plan, *, project: Path) -> list[Script]:
+    """Every script of the plan, imported before the first one runs; `project` is importable.
 
     Raises:
         InvalidRevision: one cannot be imported or lacks what the plan needs of it.
     """
-    return [load_script(step.revision) for step in plan.steps]
+    return [load_script(step.revision, paths=(project,)) for step in plan.steps]
 
 
 def refuse_transactions(plan: Plan, *, available: bool) -> None:
@@ -241,6 +243,8 @@ def _begin(step: Step, known: Mapping[str, Record], around: Surroundings) -> Ste
     around.lease.check()
     journal = _journal(step, around)
     around.history.write([_begin_change(step, journal, known)])
+    # Who was stopped for longer than the lease just now begins no work.
+    around.lease.check()
     return journal
 
 
@@ -277,9 +281,22 @@ def _write_end(changes: Sequence[Change], step: Step, around: Surroundings) -> N
         if error.revision != step.revision.id:
             raise
         raise _lost(step, error) from error
+    except PyMongoError as error:
+        error.add_note(
+            f"{step.revision.id} ran to its end, but its record could not be written: the next "
+            "run finds it interrupted, and `mongover status` says how to go on"
+        )
+        raise
 
 
-def _lost(step: Step, conflict: RecordConflict) -> LockLost:
+def _lost(step: Step, conflict: RecordConflict) -> MongoverError:
+    if conflict.gone:
+        conflict.message = f"the record of {step.revision.id} was deleted while it ran"
+        conflict.hint = (
+            "its own code may have done it (does it drop the database?); what it did stands: note "
+            f'it with mongover stamp {step.revision.id} --reason "…"'
+        )
+        return conflict
     return LockLost(
         f"this process lost the lock while {step.revision.id} ran: {conflict.message}",
         hint=f"see what the new holder made of it: mongover show {step.revision.id}",
@@ -307,9 +324,11 @@ def _execute(  # noqa: PLR0917 - one private step of run_plan
     except BaseException as error:
         if _landed(step, error, around):
             return None
-        explained = _explain(step, error, around)
+        explained = _explain(step, journal, error, around)
         _record_stop(step, journal, error, explained, around)
         _tell_failure(plan, index, journal, error, around)
+        if explained is error:
+            raise
         raise explained from error
 
 
@@ -342,12 +361,15 @@ def _run_code(step: Step, script: Script, journal: StepJournal, around: Surround
         safe=lambda: journal.can_stop, deferred=lambda: _tell_deferred(step, around)
     ):
         script.run(step.direction, op)
-        journal.check()
+    around.lease.check()
 
 
 def _target(journal: StepJournal, around: Surroundings) -> Target:
+    database = around.database
+    if journal.attempt.transaction:  # its concern is the transaction's: one of its own is refused
+        database = database.with_options(write_concern=WriteConcern())
     return Target(
-        db=around.database,
+        db=database,
         journal=journal,
         transaction=journal.attempt.transaction,
         transactions=around.transactions,
@@ -372,7 +394,7 @@ def _record_stop(
     step: Step,
     journal: StepJournal,
     error: BaseException,
-    explained: BaseException,
+    explained: MongoverError,
     around: Surroundings,
 ) -> None:
     """Write how a step ended badly; what cannot be written is said in the error itself."""
@@ -383,11 +405,11 @@ def _record_stop(
     except RecordConflict as conflict:
         raise _lost(step, conflict) from error
     except PyMongoError as unreachable:
-        if isinstance(explained, MongoverError):
-            explained.notes += (
-                f"the failure could not be recorded: {around.redact(str(unreachable))}",
-                f"{step.revision.id} stays as it is until the next run finds its holder gone",
-            )
+        explained.after = "nothing after it was run."
+        explained.notes += (
+            f"the failure could not be recorded: {around.redact(message_of(unreachable))}",
+            f"{step.revision.id} stays as it is until the next run finds its holder gone",
+        )
 
 
 def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> Change:
@@ -410,35 +432,70 @@ def _is_interruption(error: BaseException) -> bool:
     return isinstance(error, (StopNow, KeyboardInterrupt))
 
 
-def _explain(step: Step, error: BaseException, around: Surroundings) -> BaseException:
+def _explain(
+    step: Step, journal: StepJournal, error: BaseException, around: Surroundings
+) -> MongoverError:
     """The error that a person should read for what ended a revision's code."""
     revision = step.revision
     where = where_in(revision.path, error.__traceback__)
+    recorded = f"{revision.id} is recorded as failed; nothing after it was run."
     if isinstance(error, MongoverError):
         error.where = error.where or where
+        error.after = error.after or recorded
+        if not journal.can_stop:
+            error.notes += (f"{revision.id} is blocked: {_way_out(step)}",)
         return error
     if _is_interruption(error):
         return Interrupted(
             f"{revision.id} was interrupted",
-            hint="`mongover status` says where it stands; `mongover upgrade` goes on from there",
-            after="the record says so, and the lock was released.",
+            hint=_way_on(step) if journal.can_stop else _way_out(step),
+            after="its record says so, and the lock was released.",
         )
-    verb = "upgrade" if step.direction is Direction.UP else "downgrade"
-    if isinstance(error, SystemExit):
-        said = f"called sys.exit({error.code!r})"
-    else:
-        said = f"raised {type(error).__name__}: {around.redact(str(error))}"
     return RevisionFailed(
-        f"{revision.id}: {verb}() {said}",
+        f"{revision.id}: {_verb(step)}() {around.redact(_said(error))}",
         where=where,
-        after=f"{revision.id} is recorded as failed; nothing after it was run.",
-        hint=f"mend it and run `mongover {verb}` again; `mongover status` says where it stands",
+        notes=_driver_notes(error, around),
+        after=recorded,
+        hint=f"mend it, then {_way_on(step)}" if journal.can_stop else _way_out(step),
     )
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({_printable(error.code)})"
+    text = message_of(error)
+    return f"raised {type(error).__name__}{f': {text}' if text else ''}"
+
+
+def _printable(code: object) -> str:
+    return repr(code) if isinstance(code, (int, str, type(None))) else type(code).__name__
+
+
+def _driver_notes(error: BaseException, around: Surroundings) -> tuple[str, ...]:
+    """The driver's own words, which may hold values of documents."""
+    if not isinstance(error, PyMongoError) or str(error) == message_of(error):
+        return ()
+    return (f"driver: {around.redact(' '.join(str(error).split()))}",)
+
+
+def _verb(step: Step) -> str:
+    return "upgrade" if step.direction is Direction.UP else "downgrade"
+
+
+def _way_on(step: Step) -> str:
+    return f"`mongover {_verb(step)}` goes on from there"
+
+
+def _way_out(step: Step) -> str:
+    """What to do about a revision that stopped where nobody knows what it left."""
+    resolve = f'mongover resolve {step.revision.id} --retry | --applied | --reverted --reason "…"'
+    shorter = " (or `mongover upgrade --retry`)" if step.direction is Direction.UP else ""
+    return f"look at what it left, then {resolve}{shorter}"
 
 
 def _stopped_between(plan: Plan, index: int) -> Interrupted:
     done, following = plan.steps[index].revision.id, plan.steps[index + 1].revision.id
-    verb = "upgrade" if plan.direction is Direction.UP else "downgrade"
+    verb = _verb(plan.steps[index])
     return Interrupted(
         f"stopped after {done}, as asked; {following} was not started",
         hint=f"`mongover {verb} {plan.target}` goes on from there",
