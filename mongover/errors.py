@@ -310,10 +310,14 @@ class Ahead(HistoryError):
 
 
 class RecordConflict(HistoryError):
-    """A record is not in the state in which this run left it; `revision` is its id."""
+    """A record is not in the state in which this run left it; `revision` is its id.
+
+    `gone` says that there is no record any more.
+    """
 
     code = "MGV047"
     revision: str = ""
+    gone: bool = False
 
 
 class LockError(MongoverError):

@@ -130,7 +130,9 @@ class MongoHistory:
     def _conflict(self, change: Change, session: ClientSession | None) -> RecordConflict:
         # In a transaction the failed write ended it, so nothing can be read there any more.
         if session is not None:
-            return conflict(change, None)
+            unseen = conflict(change, None)
+            unseen.gone = False
+            return unseen
         return conflict(change, self._collection.find_one({"_id": change.revision}))
 
 
@@ -188,9 +190,11 @@ def _fields(change: Change) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as BSON knows it: enums by value, tuples as lists."""
+    """The value as BSON knows it: enums by value, tuples as lists, text without surrogates."""
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

@@ -595,6 +595,7 @@ def conflict(change: Change, document: Mapping[str, Any] | None) -> RecordConfli
         after="nothing more was written.",
     )
     error.revision = change.revision
+    error.gone = document is None
     return error
 
 

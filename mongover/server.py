@@ -12,7 +12,8 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from mongover.errors import ConfigError
-from mongover.faults import translate
+from mongover.faults import message_of
+from mongover.urls import redact
 from mongover.watch import CommandWatch
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Document = dict[str, Any]
 
 MILLISECONDS = 1_000
+_CONNECTIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,14 @@ class ServerInfo:
 class Server:
     """One client on one database, with majority concerns forced over those of the URL."""
 
-    def __init__(self, client: Any, database: str, *, watch: CommandWatch, timeout: float) -> None:
+    def __init__(
+        self, client: Any, database: str, *, watch: CommandWatch, timeout: float, address: str
+    ) -> None:
         self.client: MongoClient[Document] = client
         self.name = database
         self.watch = watch
         self.timeout = timeout
+        self.address = address  # the hosts of the URL, for messages; never credentials
 
     @property
     def database(self) -> Database[Document]:
@@ -73,12 +78,6 @@ class Server:
             read_concern=ReadConcern("majority"),
             read_preference=ReadPreference.PRIMARY,
         )
-
-    @property
-    def address(self) -> str:
-        """The seeds of the URL, for messages; never credentials."""
-        seeds = sorted(self.client.topology_description.server_descriptions())
-        return ",".join(host if port is None else f"{host}:{port}" for host, port in seeds)
 
     def info(self) -> ServerInfo:
         """What answers, in two round trips."""
@@ -112,26 +111,46 @@ def connect(url: str, database: str, *, timeout: float) -> Server:
     """
     watch = CommandWatch()
     try:
-        parse_uri(url, validate=True, warn=False)
+        parsed = parse_uri(url, validate=True, warn=False, connect_timeout=timeout)
         client: MongoClient[Document] = MongoClient(
             url,
             appname="mongover",
             serverSelectionTimeoutMS=int(timeout * MILLISECONDS),
             connectTimeoutMS=int(timeout * MILLISECONDS),
+            # What an application's URL asks for must not cut a long build short, nor make the
+            # heartbeat wait for a connection.
+            timeoutMS=None,
+            socketTimeoutMS=None,
+            waitQueueTimeoutMS=None,
+            wTimeoutMS=0,
+            minPoolSize=0,
+            maxPoolSize=_CONNECTIONS,
             retryWrites=True,
+            retryReads=True,
             w="majority",
             journal=True,
             readPreference="primary",
+            readPreferenceTags="",
+            maxStalenessSeconds=-1,
             readConcernLevel="majority",
             event_listeners=[watch],
             tz_aware=True,
         )
     except (PyMongoError, ValueError, TypeError) as error:
-        raise _bad_url(error, timeout) from error
-    return Server(client, database, watch=watch, timeout=timeout)
+        # The driver's error may quote the URL: it is not kept as the cause.
+        raise _bad_url(error, url) from None
+    return Server(client, database, watch=watch, timeout=timeout, address=_hosts(parsed))
 
 
-def _bad_url(error: Exception, timeout: float) -> Exception:
-    if isinstance(error, PyMongoError):
-        return translate(error, address="the server", timeout=timeout)
-    return ConfigError(f"`url` is not a MongoDB URL: {error}", hint="see docs/configuration.md")
+def _hosts(parsed: Mapping[str, Any]) -> str:
+    if parsed["fqdn"]:
+        return str(parsed["fqdn"])
+    seeds = sorted(parsed["nodelist"])
+    return ",".join(host if port is None else f"{host}:{port}" for host, port in seeds)
+
+
+def _bad_url(error: Exception, url: str) -> ConfigError:
+    said = redact(message_of(error), url)
+    return ConfigError(
+        f"the driver refuses `url`: {said}", hint="correct `url`; docs/configuration.md shows forms"
+    )
