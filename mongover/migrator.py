@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import threading
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -122,6 +123,7 @@ class Migrator:
         self._environ = dict(os.environ if environ is None else environ)
         self._stack = ExitStack()
         self._opened: _Store | None = None
+        self._opening = threading.Lock()  # threads share one connection
 
     @classmethod
     def from_config(
@@ -271,27 +273,40 @@ class Migrator:
         target: str = "head",
         *,
         retry: bool = False,
+        lock_wait: float | None = None,
+        run: str | None = None,
         listener: Listener = ignore,
         stop: Stop | None = None,
     ) -> RunResult:
         """Apply what the target asks for and everything that it needs, under the lease.
 
-        `retry` first resolves the one blocked revision as repeatable.
+        `retry` first resolves the one blocked revision as repeatable. `lock_wait` counts instead
+        of the configured one; `run` is the id under which the history shall know this run.
 
         Raises:
             MongoverError: files and history disagree, the lock is held, or a revision failed.
         """
-        return self._run(_Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry))
+        request = _Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry)
+        return self._run(replace(request, lock_wait=lock_wait, run=run))
 
     def downgrade(
-        self, target: str, *, listener: Listener = ignore, stop: Stop | None = None
+        self,
+        target: str,
+        *,
+        lock_wait: float | None = None,
+        run: str | None = None,
+        listener: Listener = ignore,
+        stop: Stop | None = None,
     ) -> RunResult:
         """Revert what stands above the target, in reverse order of application, under the lease.
+
+        `lock_wait` and `run` are those of `upgrade`.
 
         Raises:
             MongoverError: as for `upgrade`; also a revision that has no downgrade.
         """
-        return self._run(_Request("downgrade", Direction.DOWN, target, listener, stop or Stop()))
+        request = _Request("downgrade", Direction.DOWN, target, listener, stop or Stop())
+        return self._run(replace(request, lock_wait=lock_wait, run=run))
 
     def stamp(self, target: str, *, reason: str = "") -> tuple[str, ...]:
         """Record revisions as applied (or, below a base, as reverted) without running them.
@@ -455,7 +470,8 @@ class Migrator:
 
         from mongover.faults import translate  # noqa: PLC0415 - the driver is heavy
 
-        store = self._opened or self._open()
+        with self._opening:
+            store = self._opened or self._open()
         try:
             yield store
         except PyMongoError as error:
@@ -567,7 +583,7 @@ class Migrator:
             store.server.records(self.config.lock_collection),
             holder=holder(request.command),
             length=self.config.lease,
-            wait=self.config.lock_wait,
+            wait=self.config.lock_wait if request.lock_wait is None else request.lock_wait,
         )
         with hold(
             lease,
@@ -610,7 +626,7 @@ class Migrator:
     ) -> RunResult:
         from mongover.runner import load_scripts, refuse_transactions, run_plan  # noqa: PLC0415
 
-        started, run = time.monotonic(), uuid4().hex
+        started, run = time.monotonic(), request.run or uuid4().hex
         info = store.server.info()
         _refuse_read_only(info)
         refuse_transactions(plan, available=info.transactions)
@@ -711,6 +727,8 @@ class _Request:
     listener: Listener
     stop: Stop
     retry: bool = False
+    lock_wait: float | None = None
+    run: str | None = None
 
     @classmethod
     def of(cls, command: str) -> _Request:
