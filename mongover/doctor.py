@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from pymongo.errors import PyMongoError
 
 from mongover.faults import server_message, translate
-from mongover.lease import read_lease
+from mongover.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mongover.config import Config
-    from mongover.server import Server, ServerInfo
+    from mongover.server import ServerInfo
+    from mongover.store import Store
 
 _OLDEST: Final = (4, 4)
 _NEEDED: Final = frozenset(
@@ -39,8 +39,9 @@ class Finding:
         return {"name": self.name, "ok": self.ok, "detail": self.detail, "hint": self.hint}
 
 
-def examine(server: Server, config: Config) -> Iterator[Finding]:
+def examine(store: Store) -> Iterator[Finding]:
     """Reach, version, topology, transactions, privileges and lease, as far as can be seen."""
+    server = store.server
     try:
         info = server.info()
     except PyMongoError as error:
@@ -51,8 +52,9 @@ def examine(server: Server, config: Config) -> Iterator[Finding]:
     yield _version(info)
     yield _writable(info)
     yield _transactions(info)
-    yield _privileges(server)
-    yield _lease(server, config)
+    if isinstance(server, Server):
+        yield _privileges(server)
+        yield _lease(store)
 
 
 def _version(info: ServerInfo) -> Finding:
@@ -121,9 +123,9 @@ def _granted(privileges: list[dict[str, Any]], database: str) -> set[str]:
     return _NEEDED if "anyAction" in actions else actions  # type: ignore[return-value]
 
 
-def _lease(server: Server, config: Config) -> Finding:
+def _lease(store: Store) -> Finding:
     try:
-        state = read_lease(server.records(config.lock_collection))
+        state = store.read_lease()
     except PyMongoError as error:
         return Finding("lease", ok=False, detail=server_message(error))
     if state is None or state.owner is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,9 @@ from mongover.records import RUNNING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pymongo.client_session import ClientSession
-
     from mongover.events import Listener
     from mongover.lease import Lease, LeaseState
+    from mongover.memory import SoloLease
     from mongover.records import History, Record
     from mongover.stop import Stop
 
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
 class Held:
     """A lease that is ours, the session it names, and the history as it was read under it."""
 
-    lease: Lease
-    session: ClientSession
+    lease: Lease | SoloLease
+    session: Any  # a ClientSession, or None where the server has no sessions
     known: Mapping[str, Record]
 
 
 @contextmanager
 def hold(
-    lease: Lease,
-    client: Any,
+    lease: Lease | SoloLease,
+    new_session: AbstractContextManager[Any],
     *,
     history: History,
     listener: Listener,
@@ -59,7 +58,7 @@ def hold(
         listener(_waiting(state, left, known))
         return needed(known)
 
-    with client.start_session() as session:
+    with new_session as session:
         if not lease.acquire(session, on_wait):
             yield None
             return
@@ -96,7 +95,7 @@ def _swept(history: History, listener: Listener) -> Mapping[str, Record]:
     return history.read()
 
 
-def _release(lease: Lease, listener: Listener) -> None:
+def _release(lease: Lease | SoloLease, listener: Listener) -> None:
     try:
         lease.release()
     except PyMongoError as error:

@@ -53,7 +53,7 @@ class SoloLease:
 
     owner = "memory"
     fence = 1
-    lost: str | None = None
+    lost: str | None = None  # never
     previous: str | None = None
 
     def acquire(self, session: Any, on_wait: Callable[..., bool]) -> bool:

@@ -13,13 +13,12 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import uuid4
 
 from mongover import events, records
 from mongover.authoring import next_id, restore_file, write_revision
 from mongover.config import load_config
-from mongover.embedded import open_embedded, parse_embedded
 from mongover.errors import (
     Blocked,
     DatabaseError,
@@ -29,7 +28,7 @@ from mongover.errors import (
 )
 from mongover.events import ignore
 from mongover.graph import Graph, Targets, number_of
-from mongover.identity import author, holder
+from mongover.identity import author
 from mongover.plan import (
     applied_in_order,
     find_problems,
@@ -40,7 +39,7 @@ from mongover.plan import (
 )
 from mongover.rebase import rebase
 from mongover.records import RUNNING, Direction, Resolution
-from mongover.revision import read_revisions
+from mongover.revision import normalise_text, read_revisions
 from mongover.stop import Stop
 from mongover.urls import redact
 
@@ -52,12 +51,13 @@ if TYPE_CHECKING:
     from mongover.events import Listener
     from mongover.holding import Held
     from mongover.lease import LeaseState
-    from mongover.plan import Plan, Problem, StatusRow
-    from mongover.records import Change, History, LogEntry, Record
+    from mongover.plan import Plan, Problem
+    from mongover.records import Change, LogEntry, Record
     from mongover.revision import Revision, RevisionFiles
     from mongover.runner import Surroundings
-    from mongover.server import Server, ServerInfo
-    from mongover.survey import SchemaStatus, Status
+    from mongover.server import ServerInfo
+    from mongover.store import Store
+    from mongover.survey import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +103,6 @@ class LoggedEntry:
     entry: LogEntry
 
 
-@dataclass(frozen=True, slots=True)
-class _Store:
-    """The open database: where the history is, and how a lease on it is made."""
-
-    server: Server
-    history: History
-
-
 class Migrator:
     """Migrations of one database from one folder of revision files.
 
@@ -122,7 +114,7 @@ class Migrator:
         self.config = config
         self._environ = dict(os.environ if environ is None else environ)
         self._stack = ExitStack()
-        self._opened: _Store | None = None
+        self._opened: Store | None = None
         self._opening = threading.Lock()  # threads share one connection
 
     @classmethod
@@ -173,7 +165,7 @@ class Migrator:
         """The records of the applied heads of every line, in order of their ids."""
         files = self._files()
         with self._database() as store:
-            known = store.history.read()
+            known = self._seen(store)
         ids = [head for row in status_rows(files, known) for head in row.current]
         return tuple(known[revision] for revision in sorted(ids, key=_by_number))
 
@@ -206,7 +198,7 @@ class Migrator:
     def show(self, target: str) -> Shown:
         """One revision: file, record with its log, problems."""
         with self._database() as store:
-            files, known = self._files(), store.history.read()
+            files, known = self._files(), self._seen(store)
             revision = self._targets(files, known).one(target)
             problems = find_problems(files, known, sources=self._sources(store))
             return Shown(
@@ -218,7 +210,7 @@ class Migrator:
     def plan(self, direction: Direction, target: str) -> Plan:
         """What an upgrade or a downgrade to the target would run; runs no code of a revision."""
         with self._database() as store:
-            known = store.history.read()
+            known = self._seen(store)
             return self._plan(direction, target, self._files(), known, self._sources(store))
 
     def check(self) -> tuple[Problem, ...]:
@@ -228,7 +220,7 @@ class Migrator:
     def verify(self) -> tuple[Problem, ...]:
         """Every record against every file."""
         with self._database() as store:
-            known = store.history.read()
+            known = self._seen(store)
             return tuple(find_problems(self._files(), known, sources=self._sources(store)))
 
     def diff(self, target: str) -> str:
@@ -245,26 +237,28 @@ class Migrator:
         before = shown.record.source
         if shown.revision is None:
             raise _no_file(shown.record.revision)
-        after = shown.revision.source
+        after = shown.revision.code
         name = shown.revision.path.name
         lines = difflib.unified_diff(
-            before.splitlines(), after.splitlines(), f"{name} (applied)", name, lineterm=""
+            normalise_text(before).splitlines(),
+            after.splitlines(),
+            f"{name} (applied)",
+            name,
+            lineterm="",
         )
         return "".join(line + "\n" for line in lines)
 
     def lock(self) -> LeaseState | None:
         """The lease as it stands; None if there never was one."""
-        from mongover.lease import read_lease  # noqa: PLC0415 - the driver is heavy
-
         with self._database() as store:
-            return read_lease(store.server.records(self.config.lock_collection))
+            return store.read_lease()
 
     def doctor(self) -> tuple[Finding, ...]:
         """A look at everything that a run needs."""
         from mongover.doctor import examine  # noqa: PLC0415 - the driver is heavy
 
         with self._database() as store:
-            return tuple(examine(store.server, self.config))
+            return tuple(examine(store))
 
     # ---- running -------------------------------------------------------------------------------
 
@@ -313,8 +307,7 @@ class Migrator:
 
         Returns the ids whose records changed.
         """
-        with self._database() as store, self._held(store, _Request.of("stamp")) as held:
-            assert held is not None  # noqa: S101 - without a plan it never gives up waiting
+        with self._database() as store, self._surely_held(store, "stamp") as held:
             changes = self._stamps(target, held.known, reason)
             store.history.write(changes)
             return tuple(change.revision for change in changes)
@@ -367,10 +360,8 @@ class Migrator:
         Raises:
             LockHeld: it is alive and `owner` is not its owner.
         """
-        from mongover.lease import end_lease  # noqa: PLC0415 - the driver is heavy
-
         with self._database() as store:
-            return end_lease(store.server.records(self.config.lock_collection), owner=owner)
+            return store.end_lease(owner)
 
     # ---- files ---------------------------------------------------------------------------------
 
@@ -392,7 +383,7 @@ class Migrator:
         needed = tuple(Targets(graph, ()).one(target) for target in depends_on)
         return write_revision(
             files.folder,
-            id=id or next_id((*files.revisions, *files.broken)),
+            id=next_id((*files.revisions, *files.broken)) if id is None else id,
             message=message,
             schema=schema,
             down_revision=_parents(graph, schema),
@@ -464,40 +455,43 @@ class Migrator:
         return read_revisions(self.config.versions)
 
     @contextmanager
-    def _database(self) -> Iterator[_Store]:
-        """The open store; the driver's errors leave here as ours."""
+    def _database(self) -> Iterator[Store]:
+        """The open store; the driver's errors leave here as ours, without secrets."""
         from pymongo.errors import PyMongoError  # noqa: PLC0415 - the driver is heavy
 
         from mongover.faults import translate  # noqa: PLC0415 - the driver is heavy
 
-        with self._opening:
-            store = self._opened or self._open()
+        store = self._open()
         try:
             yield store
         except PyMongoError as error:
-            raise translate(
-                error, address=store.server.address, timeout=self.config.connect_timeout
-            ) from error
+            server = store.server
+            ours = translate(error, address=server.address, timeout=server.timeout)
+            ours.message = self._redact(ours.message)
+            ours.notes = tuple(map(self._redact, ours.notes))
+            raise ours from error
 
-    def _open(self) -> _Store:
-        from mongover.history import MongoHistory  # noqa: PLC0415 - the driver is heavy
-        from mongover.server import connect  # noqa: PLC0415 - the driver is heavy
+    def _open(self) -> Store:
+        from mongover.store import open_store  # noqa: PLC0415 - the driver is heavy
 
-        url = self.config.url.reveal()
-        folder = parse_embedded(url)
-        if folder is not None:
-            opened = open_embedded(self.config.root / folder, environ=self._environ)
-            url = self._stack.enter_context(opened).url
-        patience = max(self.config.connect_timeout, self.config.wait)
-        server = connect(url, self.config.database, timeout=patience)
-        self._stack.callback(server.close)
-        self._opened = _Store(server, MongoHistory(server.records(self.config.collection)))
-        return self._opened
+        with self._opening:  # threads of a web server share one migrator
+            if self._opened is None:
+                self._opened = open_store(self.config, environ=self._environ, stack=self._stack)
+            return self._opened
+
+    def _seen(self, store: Store) -> Mapping[str, Record]:
+        """The history as it stands; what a dead holder left running is shown as interrupted."""
+        from mongover.survey import without_dead  # noqa: PLC0415 - the driver is heavy
+
+        known = store.history.read()
+        if not _someone_runs(known):
+            return known
+        return without_dead(known, store.read_lease(), store.history.read())
 
     def _targets(self, files: RevisionFiles, known: Mapping[str, Record]) -> Targets:
         return Targets(known_graph(files, known), applied_in_order(known))
 
-    def _sources(self, store: _Store) -> Callable[[str], str]:
+    def _sources(self, store: Store) -> Callable[[str], str]:
         def source(revision: str) -> str:
             record = store.history.read_one(revision)
             return "" if record is None or record.source is None else record.source
@@ -517,17 +511,16 @@ class Migrator:
         policy = self.config.out_of_order
         return plan_upgrade(files, known, target, out_of_order=policy, sources=sources)
 
-    def _status(self, store: _Store, only: str | None) -> Status:
-        from mongover.lease import read_lease  # noqa: PLC0415 - the driver is heavy
-        from mongover.survey import Status  # noqa: PLC0415 - the driver is heavy
+    def _status(self, store: Store, only: str | None) -> Status:
+        from mongover.survey import Status, survey_lines  # noqa: PLC0415 - the driver is heavy
 
-        known, files = store.history.read(), self._files()
+        known, files = self._seen(store), self._files()
         rows = [row for row in status_rows(files, known) if only in (None, row.schema)]
         if not rows and only is not None:
             names = [str(row.schema) for row in status_rows(files, known)]
             raise UnknownTarget(f"there is no schema {only!r}", hint=f"known: {', '.join(names)}")
         applied = [record for record in known.values() if record.counts_as_applied]
-        schemas = _survey_lines(store.server, rows, files, applied)
+        schemas = survey_lines(store.server, rows, files, applied)
         return Status(
             database=self.config.database,
             server=store.server.info(),
@@ -535,7 +528,7 @@ class Migrator:
             applied=len(applied),
             pending=tuple(revision for line in schemas for revision in line.pending),
             problems=tuple(find_problems(files, known, sources=self._sources(store))),
-            lock=read_lease(store.server.records(self.config.lock_collection)),
+            lock=store.read_lease(),
             last=max(applied, key=lambda record: record.sequence, default=None),
         )
 
@@ -567,27 +560,22 @@ class Migrator:
     @contextmanager
     def _held(
         self,
-        store: _Store,
+        store: Store,
         request: _Request,
         plan_on: Callable[[Mapping[str, Record]], Plan] | None = None,
     ) -> Iterator[Held | None]:
         from mongover.holding import hold  # noqa: PLC0415 - the driver is heavy
-        from mongover.lease import Lease  # noqa: PLC0415 - the driver is heavy
+
+        _refuse_read_only(store.server.info())  # who cannot write would wait for a lock in vain
 
         def needed(known: Mapping[str, Record]) -> bool:
             if plan_on is None or request.retry or _someone_runs(known):
                 return True
             return bool(plan_on(known).steps)
 
-        lease = Lease(
-            store.server.records(self.config.lock_collection),
-            holder=holder(request.command),
-            length=self.config.lease,
-            wait=self.config.lock_wait if request.lock_wait is None else request.lock_wait,
-        )
         with hold(
-            lease,
-            store.server.client,
+            store.new_lease(request.command, wait=request.lock_wait),
+            store.server.session(),
             history=store.history,
             listener=request.listener,
             stop=request.stop,
@@ -595,7 +583,13 @@ class Migrator:
         ) as held:
             yield held
 
-    def _after_retry(self, store: _Store, request: _Request, held: Held) -> Mapping[str, Record]:
+    @contextmanager
+    def _surely_held(self, store: Store, command: str) -> Iterator[Held]:
+        """The lease for one change of the history, which has no plan that may turn out empty."""
+        with self._held(store, _Request.of(command)) as held:
+            yield cast("Held", held)  # without a plan, nothing gives up waiting
+
+    def _after_retry(self, store: Store, request: _Request, held: Held) -> Mapping[str, Record]:
         """The history under the lease; with `retry`, after the one blocked revision is resolved."""
         blocked = [record for record in held.known.values() if record.blocked]
         if not request.retry or not blocked:
@@ -617,7 +611,7 @@ class Migrator:
 
     def _run_held(  # noqa: PLR0917 - private
         self,
-        store: _Store,
+        store: Store,
         request: _Request,
         held: Held,
         plan: Plan,
@@ -628,7 +622,6 @@ class Migrator:
 
         started, run = time.monotonic(), request.run or uuid4().hex
         info = store.server.info()
-        _refuse_read_only(info)
         refuse_transactions(plan, available=info.transactions)
         scripts = load_scripts(plan, project=self.config.root)
         around = self._surroundings(store, request, held, run=run, transactions=info.transactions)
@@ -645,7 +638,7 @@ class Migrator:
         )
 
     def _surroundings(
-        self, store: _Store, request: _Request, held: Held, *, run: str, transactions: bool
+        self, store: Store, request: _Request, held: Held, *, run: str, transactions: bool
     ) -> Surroundings:
         from mongover.runner import Surroundings  # noqa: PLC0415 - the driver is heavy
         from mongover.transaction import run_transaction  # noqa: PLC0415 - the driver is heavy
@@ -680,8 +673,7 @@ class Migrator:
         self, command: str, target: str, change: Callable[[Record, Mapping[str, Record]], Change]
     ) -> Record:
         """Change one record under the lease, and return it as it then is."""
-        with self._database() as store, self._held(store, _Request.of(command)) as held:
-            assert held is not None  # noqa: S101 - without a plan it never gives up waiting
+        with self._database() as store, self._surely_held(store, command) as held:
             revision = self._targets(self._files(), held.known).one(target)
             if revision not in held.known:
                 raise UsageError(
@@ -689,9 +681,7 @@ class Migrator:
                     hint=f"`mongover show {revision}` shows its file",
                 )
             store.history.write([change(held.known[revision], held.known)])
-            changed = store.history.read_one(revision)
-            assert changed is not None  # noqa: S101 - records are never deleted
-            return changed
+            return cast("Record", store.history.read_one(revision))  # no record is ever deleted
 
     def _stamps(self, target: str, known: Mapping[str, Record], reason: str) -> tuple[Change, ...]:
         from mongover.runner import subject_of  # noqa: PLC0415 - the driver is heavy
@@ -799,33 +789,3 @@ def _parents(graph: Graph, schema: str | None) -> tuple[str, ...]:
         return ()
     graph.check_heads(schema)
     return tuple(graph.heads(schema))
-
-
-def _survey_lines(
-    server: Server,
-    rows: Sequence[StatusRow],
-    files: RevisionFiles,
-    applied: Sequence[Record],
-) -> tuple[SchemaStatus, ...]:
-    from mongover.survey import SchemaStatus, collection_names, survey_collections  # noqa: PLC0415
-
-    names = {
-        row.schema: collection_names(
-            row.schema, [record for record in applied if record.schema == row.schema]
-        )
-        for row in rows
-    }
-    found = survey_collections(server, [name for group in names.values() for name in group])
-    return tuple(
-        SchemaStatus(
-            schema=row.schema,
-            current=row.current,
-            head=row.head,
-            pending=tuple(
-                files.revisions[revision] for revision in row.pending if revision in files.revisions
-            ),
-            state=row.state,
-            collections=tuple(found[name] for name in names[row.schema]),
-        )
-        for row in rows
-    )

@@ -7,7 +7,7 @@ is added to its log; a `History` writes changes and knows nothing of revisions o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -459,10 +459,21 @@ def unrepeatable(attempt: Attempt) -> Change:
     )
 
 
+_HOLDER_LOST: Final[Mapping[str, Any]] = {
+    "type": "HolderLost",
+    "message": "the process that ran it ended or lost its lease",
+}
+
+
+def swept(record: Record) -> Record:
+    """The record of a holder that died as `sweep` will leave it."""
+    outcome = Outcome.NOTHING if record.transaction else Outcome.UNKNOWN
+    return replace(record, state=State.INTERRUPTED, outcome=outcome, error=_HOLDER_LOST)
+
+
 def sweep(record: Record) -> Change:
     """The change for a record whose holder died: interrupted, with what is known of it."""
-    outcome = Outcome.NOTHING if record.transaction else Outcome.UNKNOWN
-    error = {"type": "HolderLost", "message": "the process that ran it ended or lost its lease"}
+    outcome, error = swept(record).outcome, dict(_HOLDER_LOST)
     action = "apply" if record.direction is Direction.UP else "revert"
     return Change(
         record.revision,

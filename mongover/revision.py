@@ -46,7 +46,11 @@ _UNPARSABLE: Final = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What a revision file says of itself; `source` is its normalised text."""
+    """What a revision file says of itself.
+
+    `source` is the whole text as it stands in the file, so that it can be written back byte for
+    byte; `code` is what Python and the checksum make of it.
+    """
 
     id: str
     path: Path
@@ -60,6 +64,11 @@ class Revision:
     checksum: str
     source: str
     create_date: str | None
+
+    @property
+    def code(self) -> str:
+        """The text without byte order mark, its lines ended by a newline sign."""
+        return normalise_text(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,12 @@ def normalise(data: bytes) -> str:
     Raises:
         UnicodeDecodeError: the bytes are not UTF-8.
     """
-    text = data.removeprefix(_BOM).decode("utf-8")
+    return normalise_text(data.decode("utf-8"))
+
+
+def normalise_text(text: str) -> str:
+    r"""The text without byte order mark, its lines ended by `\n`."""
+    text = text.removeprefix("\ufeff")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
@@ -94,10 +108,12 @@ def checksum(text: str) -> str:
 
 
 def compare(old: str, new: str) -> Literal["same", "reformatted", "edited"]:
-    """How two normalised texts differ: `reformatted` when they mean the same to the interpreter.
+    """How two texts differ: `reformatted` when they mean the same to the interpreter.
 
-    Comments, layout, quotes and docstrings do not count. A text that cannot be parsed is `edited`.
+    Comments, layout, quotes and docstrings do not count; neither do byte order mark and line
+    endings, so that such texts are the same. A text that cannot be parsed is `edited`.
     """
+    old, new = normalise_text(old), normalise_text(new)
     if old == new:
         return "same"
     try:
@@ -113,7 +129,8 @@ def parse_revision(path: Path, data: bytes) -> Revision:
     Raises:
         InvalidRevision: the header cannot be read or contradicts the file's name; says where.
     """
-    text = _decode(path, data)
+    source = _decode(path, data)
+    text = normalise_text(source)
     tree = _header_tree(path, text)
     header = _read_header(path, text, tree)
     identifier = _check_id(path, header)
@@ -130,7 +147,7 @@ def parse_revision(path: Path, data: bytes) -> Revision:
         repeatable=header.get("repeatable"),
         has_downgrade=_DOWNGRADE.search(text) is not None,
         checksum=checksum(text),
-        source=text,
+        source=source,
         create_date=None if created is None else created[1],
     )
 
@@ -249,9 +266,9 @@ def _duplicate(paths: Sequence[Path]) -> DuplicateRevision:
 
 def _decode(path: Path, data: bytes) -> str:
     try:
-        return normalise(data)
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.removeprefix(_BOM).count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + 1
         raise InvalidRevision(
             f"{path.name} is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}",
             hint="save the file as UTF-8",

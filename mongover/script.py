@@ -126,10 +126,10 @@ def _importable(module: ModuleType, paths: Sequence[Path]) -> Iterator[None]:
 
 def _compile(revision: Revision) -> CodeType:
     try:
-        return compile(revision.source, str(revision.path), "exec", dont_inherit=True)
+        return compile(revision.code, str(revision.path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        lines = revision.source.split("\n")
+        lines = revision.code.split("\n")
         text = lines[line - 1].strip() if line and line <= len(lines) else ""
         problem = getattr(error, "msg", None) or str(error) or type(error).__name__
         raise InvalidRevision(

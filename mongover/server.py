@@ -17,7 +17,8 @@ from mongover.urls import redact
 from mongover.watch import CommandWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from pymongo.collection import Collection
     from pymongo.database import Database
@@ -78,6 +79,15 @@ class Server:
             read_concern=ReadConcern("majority"),
             read_preference=ReadPreference.PRIMARY,
         )
+
+    def session(self) -> AbstractContextManager[Any]:
+        """A session for one run."""
+        return self.client.start_session()
+
+    def kinds(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Which of the named collections exist, and what each is, in one query."""
+        listed = self.database.list_collections(filter={"name": {"$in": list(names)}})
+        return {entry["name"]: entry.get("type", "collection") for entry in listed}
 
     def info(self) -> ServerInfo:
         """What answers, in two round trips."""

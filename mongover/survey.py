@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mongover import records
+from mongover.records import RUNNING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mongover.lease import LeaseState
-    from mongover.plan import Problem
+    from mongover.plan import Problem, StatusRow
     from mongover.records import Record
-    from mongover.revision import Revision
-    from mongover.server import Server, ServerInfo
+    from mongover.revision import Revision, RevisionFiles
+    from mongover.server import ServerInfo
+
+
+class Surveyed(Protocol):
+    """What a survey asks of a server."""
+
+    @property
+    def database(self) -> Any:
+        """A pymongo Database."""
+        ...
+
+    def kinds(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Which of the named collections exist, and what each is."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +110,21 @@ def collection_names(schema: str | None, records: Iterable[Record]) -> tuple[str
     return tuple(names)
 
 
-def survey_collections(server: Server, names: Iterable[str]) -> dict[str, CollectionStatus]:
+def survey_collections(server: Surveyed, names: Iterable[str]) -> dict[str, CollectionStatus]:
     """How the named collections stand: one listing, then two metadata reads for each found."""
     wanted = tuple(dict.fromkeys(names))
     if not wanted:
         return {}
-    listed = server.database.list_collections(filter={"name": {"$in": wanted}})
-    kinds = {entry["name"]: entry for entry in listed}
-    return {name: _survey(server, name, kinds.get(name)) for name in wanted}
+    kinds = server.kinds(wanted)
+    return {name: _survey(server.database, name, kinds.get(name)) for name in wanted}
 
 
-def _survey(server: Server, name: str, listed: Mapping[str, Any] | None) -> CollectionStatus:
-    if listed is None:
+def _survey(database: Any, name: str, kind: str | None) -> CollectionStatus:
+    if kind is None:
         return CollectionStatus(name, exists=False, documents=0, indexes=0)
-    if listed.get("type") == "view":
+    if kind == "view":
         return CollectionStatus(name, exists=True, documents=0, indexes=0)
-    collection = server.database[name]
+    collection = database[name]
     indexes = [index["name"] for index in collection.list_indexes()]
     return CollectionStatus(
         name,
@@ -117,3 +132,56 @@ def _survey(server: Server, name: str, listed: Mapping[str, Any] | None) -> Coll
         documents=collection.estimated_document_count(),
         indexes=sum(index != "_id_" for index in indexes),
     )
+
+
+def survey_lines(
+    server: Surveyed,
+    rows: Sequence[StatusRow],
+    files: RevisionFiles,
+    applied: Sequence[Record],
+) -> tuple[SchemaStatus, ...]:
+    """Every line with its pending revisions and its collections as they stand."""
+    names = {
+        row.schema: collection_names(
+            row.schema, [record for record in applied if record.schema == row.schema]
+        )
+        for row in rows
+    }
+    found = survey_collections(server, [name for group in names.values() for name in group])
+    return tuple(
+        SchemaStatus(
+            schema=row.schema,
+            current=row.current,
+            head=row.head,
+            pending=tuple(
+                files.revisions[revision] for revision in row.pending if revision in files.revisions
+            ),
+            state=row.state,
+            collections=tuple(found[name] for name in names[row.schema]),
+        )
+        for row in rows
+    )
+
+
+def without_dead(
+    before: Mapping[str, Record], lock: LeaseState | None, after: Mapping[str, Record]
+) -> dict[str, Record]:
+    """The history `after`, with what a dead holder left running shown as interrupted.
+
+    `before` was read ahead of the lease and `after` behind it: what runs in both while its owner
+    did not hold the lease in between has nobody any more who could end it.
+    """
+    holder = lock.owner if lock is not None and lock.held else None
+
+    def is_dead(record: Record) -> bool:
+        seen = before.get(record.revision)
+        return (
+            record.state in RUNNING
+            and seen is not None
+            and (seen.state, seen.owner, seen.fence) == (record.state, record.owner, record.fence)
+            and record.owner != holder
+        )
+
+    return {
+        name: records.swept(record) if is_dead(record) else record for name, record in after.items()
+    }
