@@ -463,7 +463,8 @@ def load_config(
     if needs_database and not config.database:
         raise ConfigError(
             f"no database is named: {config.safe_url} has none in its path",
-            hint=f"set `database` in {_place(file)}, or {PREFIX}DATABASE, or --database",
+            hint=f"set `database` in {_place(file)}, or {PREFIX}DATABASE, or --database"
+            + ("; `mongover init` makes a project" if file is None else ""),
         )
     return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -12,15 +13,16 @@ import click
 import pytest
 
 from mongover import __version__
-from mongover.__main__ import flush
-from mongover.cli.app import COMMANDS, cli, run
-from mongover.cli.shape import Command, relative_last
-from mongover.errors import Edited, Unreachable
+from mongover.__main__ import flush, main
+from mongover.cli.app import COMMANDS, LazyGroup, cli, run
+from mongover.cli.settings import Settings
+from mongover.cli.shape import Command, open_migrator, relative_last
+from mongover.errors import ConfigError, Edited, Unreachable
 from tests.cli_fakes import document, fake, invoke, record, status
 from tests.servers import ROOT, run_cli
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 
@@ -208,6 +210,22 @@ def test_a_bash_completion_offers_the_commands():
     assert {line.partition(",")[2] for line in done.stdout.split()} == {"status", "stamp"}
 
 
+def completions(words: str, folder: Path) -> set[str]:
+    env = {"_MONGOVER_COMPLETE": "bash_complete", "COMP_WORDS": words}
+    done = run_cli(cwd=folder, env={**env, "COMP_CWORD": str(len(words.split(" ")) - 1)})
+    assert done.stderr == ""
+    return {line.partition(",")[2] for line in done.stdout.split()}
+
+
+def test_a_completion_offers_revisions_schemas_and_words(tmp_path: Path):
+    for args in (["init"], ["revision", "-m", "create users", "--schema", "users"]):
+        assert run_cli(*args, cwd=tmp_path).returncode == 0
+    assert completions("mongover upgrade ", tmp_path) == {"head", "base", "users", "0001"}
+    assert completions("mongover show 00", tmp_path) == {"0001"}
+    (tmp_path / "elsewhere.ini").write_text("[mongover]\nversions = nowhere\n")
+    assert completions("mongover -c elsewhere.ini show 00", tmp_path) == set()
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_completion_script_is_printed(shell: str):
     result = invoke(fake(), "completion", shell)
@@ -285,3 +303,59 @@ def test_resilient_parsing_of_an_unknown_command_raises_nothing():
     context = click.Context(cli, resilient_parsing=True)
     assert cli.resolve_command(context, ["nope"])[1] is None
     assert cli.get_command(context, "nope") is None
+
+
+def test_the_migrator_is_opened_from_file_flags_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.ini").write_text("[mongover]\nurl = mongodb://a/shop\nlease = 7\n")
+    settings = Settings(config="other.ini", database="flag")
+    opened = open_migrator(settings, {"MONGOVER_LOCK_WAIT": "3"}, lease=9.0)
+    config = opened.config
+    assert (config.database, config.lease, config.lock_wait) == ("flag", 9.0, 3.0)
+
+
+def test_without_any_configuration_the_hint_is_init(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        open_migrator(Settings(), {})
+    assert "mongover init" in caught.value.hint
+    assert open_migrator(Settings(), {}, needs_database=False).config.database == ""
+
+
+@pytest.mark.parametrize("error", [Unreachable("away"), RuntimeError("unforeseen")])
+def test_an_error_on_the_way_to_a_command_is_said_like_any_other(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    def parse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LazyGroup, "parse", parse)
+    result = invoke(fake(), "status", "--json")
+    assert result.exit_code == document(result)["error"]["exit"]
+    assert str(error) in result.stderr
+
+
+def test_main_flushes_and_leaves_with_the_exit_code_without_waiting_for_threads(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    ends: list[int] = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    monkeypatch.setattr("mongover.cli.signals.install_end", lambda: None)
+    for outcome in (4, SystemExit(143), SystemExit(None), SystemExit("words")):
+        monkeypatch.setattr("mongover.cli.app.run", _returning(outcome))
+        main()
+    assert ends == [4, 143, 0, 1]
+
+
+def _returning(outcome: int | SystemExit) -> Callable[[list[str]], int]:
+    def run_it(args: list[str]) -> int:
+        del args
+        if isinstance(outcome, SystemExit):
+            raise outcome
+        return outcome
+
+    return run_it

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mongover.cli.files import database_name, make_project, open_editor
-from mongover.config import database_problem, load_config
+from mongover.config import Config, database_problem, load_config
+from mongover.embedded import EmbeddedServer
 from mongover.errors import UsageError
 from mongover.migrator import Shown
 from mongover.records import Resolution
+from mongover.urls import SecretUrl
 from tests.cli_fakes import document, fake, invoke, lease, record, revision
 from tests.servers import run_cli
 
@@ -31,6 +35,20 @@ def test_init_makes_a_project_and_says_what_comes_next(tmp_path: Path):
     assert str(config.url) == f"embedded:{tmp_path}/.mongover/db"
     assert config.versions == tmp_path / "versions"
     assert ".mongover/" in (tmp_path / ".gitignore").read_text()
+
+
+def test_init_says_what_it_made_and_what_it_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".gitignore").write_text("mine")
+    result = invoke(fake(), "init")
+    assert result.stdout.splitlines() == [
+        "created  alembic-style.ini",
+        "created  versions/",
+        "kept     .gitignore",
+    ]
+    assert "cd " not in result.stderr
+    assert document(invoke(fake(), "init", "sub", "--json"))["kept"] == []
+    assert "cd sub, then " in invoke(fake(), "init", "sub").stderr
 
 
 def test_init_never_overwrites(tmp_path: Path):
@@ -289,3 +307,51 @@ def test_mongod_needs_an_embedded_url(tmp_path: Path):
     assert done.returncode == 2
     assert "not an embedded one: mongodb://u:***@h/shop" in done.stderr
     assert os.listdir(tmp_path) == ["alembic-style.ini"]  # noqa: PTH208 - names are compared
+
+
+def with_embedded(monkeypatch: pytest.MonkeyPatch, folder: Path, *, alive: bool) -> Any:
+    """A migrator of an embedded project; its server is stopped by the signal that it gets."""
+    migrator = fake()
+    migrator.config = Config(url=SecretUrl(f"embedded:{folder}"), database="shop")
+
+    @contextmanager
+    def open_embedded(where: Path, *, environ: Any) -> Any:
+        del environ
+        yield EmbeddedServer("mongodb://socket/", 42, started=alive, folder=where)
+
+    def is_alive(server: EmbeddedServer) -> bool:
+        del server
+        os.kill(os.getpid(), signal.SIGTERM)
+        return alive
+
+    monkeypatch.setattr("mongover.embedded.open_embedded", open_embedded)
+    monkeypatch.setattr("mongover.embedded.is_alive", is_alive)
+    monkeypatch.setattr("mongover.cli.server.LOOK_SECONDS", 0.01)
+    return migrator
+
+
+def test_mongod_prints_its_url_and_ends_with_a_signal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    before = signal.getsignal(signal.SIGTERM)
+    result = invoke(with_embedded(monkeypatch, tmp_path, alive=True), "mongod")
+    assert result.exit_code == 0
+    assert result.stdout == "mongodb://socket/\n"
+    assert "running, pid 42" in result.stderr
+    assert result.stderr.endswith("stopped; the data stays\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_mongod_notices_that_its_server_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    result = invoke(with_embedded(monkeypatch, tmp_path, alive=False), "mongod", "--json")
+    assert result.exit_code == 5
+    assert document(result)["pid"] == 42
+    assert "it ran already; attached" in result.stderr
+    assert "ended by itself" in result.stderr
+
+
+def test_mongod_of_another_server_is_refused():
+    result = invoke(fake(), "mongod")
+    assert result.exit_code == 2
+    assert "not an embedded one" in result.stderr
+    assert "hush-hush" not in result.output

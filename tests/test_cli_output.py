@@ -123,6 +123,19 @@ def test_a_reader_that_went_away_silences_the_stream_and_raises_nothing():
     assert isinstance(screen.failure, BrokenPipeError)
 
 
+def test_what_a_signal_handler_says_in_the_middle_of_a_write_arrives(tmp_path: Path):
+    class Busy(io.StringIO):
+        def write(self, text: str) -> int:
+            raise RuntimeError(f"reentrant call: {text}")
+
+        def fileno(self) -> int:
+            return file.fileno()
+
+    with (tmp_path / "said").open("w") as file:
+        Screen(Busy(), color=False).line("finishing 0007")
+    assert (tmp_path / "said").read_text() == "finishing 0007\n"
+
+
 def test_quiet_hides_talk_and_results_but_neither_data_nor_warnings_nor_errors(
     monkeypatch: pytest.MonkeyPatch,
 ):

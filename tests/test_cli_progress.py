@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mongover import events
-from mongover.cli.progress import (
-    LineListener,
-    Moment,
-    Now,
-    RunScreen,
-    progress_text,
-    waiting_text,
-)
+from mongover.cli.moment import Moment, progress_text
+from mongover.cli.progress import LineListener, Now, RunScreen, waiting_text
 from mongover.cli.signals import Stage
 from tests.cli_fakes import DOWN, UP
 from tests.servers import wait_until

@@ -125,7 +125,7 @@ cli: Final = LazyGroup(
     params=[*shared_options()],
     help="Versioned migrations for MongoDB: numbered revisions, a record of every run.",
     epilog="`mongover COMMAND --help` says more. The options may stand after the command too.",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,
 )
 click.version_option(__version__, prog_name="mongover", message="%(prog)s %(version)s")(cli)
@@ -153,7 +153,7 @@ def run(
 
 
 def _usage(error: click.ClickException) -> errors.MongoverError:
-    message = error.format_message().rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = "mongover" if context is None else context.command_path
     return errors.UsageError(message, hint=f"{command} --help")

@@ -16,6 +16,7 @@ import click
 from mongover.cli.output import relative
 from mongover.cli.shape import App, Command
 from mongover.cli.statusscreen import show_problems
+from mongover.cli.targets import complete_target
 from mongover.cli.text import count
 from mongover.errors import MissingFile, MongoverError, UsageError
 
@@ -128,7 +129,7 @@ def revision(  # noqa: PLR0917 - click calls it by keyword
 
     It stands on top of its schema and has the next number over all of them.
     """
-    with app.migrator() as migrator:
+    with app.migrator(needs_database=False) as migrator:
         path = migrator.create_revision(
             message, schema=schema, depends_on=depends_on, id=revision_id
         )
@@ -148,14 +149,14 @@ def merge(app: App, schema: str | None, message: str) -> None:
 
     Writes one revision with all heads as its parents. Without SCHEMA, for the line without a name.
     """
-    with app.migrator() as migrator:
+    with app.migrator(needs_database=False) as migrator:
         path = migrator.merge(schema, message)
     _tell_files(app.output, [path])
     app.output.hint("mongover upgrade")
 
 
 @click.command("rebase", cls=Command)
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 def rebase(app: App, target: str) -> None:
     """Put a pending revision on top of its schema.
 
@@ -184,7 +185,7 @@ def _id_of(path: Path) -> str:
 
 
 @click.command("edit", cls=Command)
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 def edit(app: App, target: str) -> None:
     """Open a revision file in the editor.
 
@@ -211,7 +212,7 @@ def check(app: App, form: str) -> int:
     Each file can be read, each schema has one head, no number stands twice, no link is broken.
     Exit code 4 when something is wrong.
     """
-    with app.migrator() as migrator:
+    with app.migrator(needs_database=False) as migrator:
         problems = migrator.check()
     return tell_problems(app, problems, good="the revision files hold together", form=form)
 

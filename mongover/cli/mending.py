@@ -10,6 +10,7 @@ from mongover.cli.files import tell_problems
 from mongover.cli.output import Paint, relative
 from mongover.cli.reading import record_document
 from mongover.cli.shape import App, Command, TargetCommand
+from mongover.cli.targets import complete_target
 from mongover.cli.text import count
 from mongover.errors import UsageError
 
@@ -33,7 +34,7 @@ def verify(app: App) -> int:
 
 
 @click.command("diff", cls=TargetCommand)
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 def diff(app: App, target: str) -> None:
     """Show what changed in a file since it was applied.
 
@@ -49,7 +50,7 @@ def diff(app: App, target: str) -> None:
 
 
 @click.command("restore", cls=TargetCommand)
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 def restore(app: App, target: str) -> None:
     """Write a lost file back from its record.
 
@@ -63,7 +64,7 @@ def restore(app: App, target: str) -> None:
 
 
 @click.command("repair", cls=TargetCommand)
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 @_REASON
 def repair(app: App, target: str, reason: str) -> None:
     """Accept an edited file as it is.
@@ -76,7 +77,7 @@ def repair(app: App, target: str, reason: str) -> None:
 
 
 @click.command("resolve", cls=TargetCommand)
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 @click.option("--retry", "resolution", flag_value="retry", help="It can run again as it is.")
 @click.option("--applied", "resolution", flag_value="applied", help="Its effect is whole.")
 @click.option("--reverted", "resolution", flag_value="reverted", help="Nothing of it is left.")
@@ -100,7 +101,7 @@ def resolve(app: App, target: str, resolution: str | None, reason: str) -> None:
 
 
 @click.command("stamp", cls=TargetCommand)
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 @click.option("--reason", default="", metavar="TEXT", help="Why; it stays in the log.")
 def stamp(app: App, target: str, reason: str) -> None:
     """Record revisions as applied without running them.

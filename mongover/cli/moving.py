@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
-from mongover.cli.progress import Moment, progress_text
+from mongover.cli.moment import Moment, progress_text
 
 if TYPE_CHECKING:
     from mongover.cli.output import Screen

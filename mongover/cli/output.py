@@ -22,7 +22,7 @@ from mongover.urls import redact
 
 if TYPE_CHECKING:
     from mongover.cli.settings import Settings
-    from mongover.errors import MongoverError
+    from mongover.errors import MongoverError, Where
 
 _STYLES: Final = {
     "bold": "1",
@@ -99,8 +99,13 @@ class Screen:
         if self.stream is None or self.failure is not None:
             return
         try:
-            self.stream.write(text)
-            self.stream.flush()
+            try:
+                self.stream.write(text)
+                self.stream.flush()
+            except RuntimeError:
+                # A signal's handler came in the middle of a write to the same stream, whose buffer
+                # refuses a second one: what the handler says goes around it.
+                os.write(self.stream.fileno(), text.encode(self.encoding, "backslashreplace"))
         except OSError as error:
             self.failure = error
             _mute(self.stream)
@@ -215,7 +220,7 @@ class Output:
         first, *more = error.message.splitlines() or [error.kind]
         self.err.line(Paint(f"error[{error.code}]", "error"), ": ", Paint(first, "bold"))
         if error.where is not None:
-            self.err.line("  --> ", place(error))
+            self.err.line("  --> ", place(error.where))
         for note in (*more, *error.notes):
             for line in note.splitlines() or [""]:
                 self.err.line("   = ", line.expandtabs())
@@ -239,13 +244,11 @@ class Output:
             self.err.line(line)
 
 
-def place(error: MongoverError) -> str:
-    """`versions/0007_x.py:14   op.create_index(…)` of an error that has a place."""
-    if error.where is None:
-        return ""
-    line = "" if error.where.line is None else f":{error.where.line}"
-    text = error.where.text.strip()
-    return relative(error.where.path) + line + (f"   {text}" if text else "")
+def place(where: Where) -> str:
+    """`versions/0007_x.py:14   op.create_index(…)`."""
+    line = "" if where.line is None else f":{where.line}"
+    text = where.text.strip()
+    return relative(where.path) + line + (f"   {text}" if text else "")
 
 
 def relative(path: Path) -> str:

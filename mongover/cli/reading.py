@@ -10,6 +10,7 @@ from mongover.cli.output import Paint, relative
 from mongover.cli.place import embedded_place
 from mongover.cli.shape import App, Command, TargetCommand
 from mongover.cli.statusscreen import show_problems, show_status
+from mongover.cli.targets import complete_target
 from mongover.cli.text import (
     NOTHING,
     milliseconds,
@@ -80,7 +81,7 @@ def heads(app: App) -> None:
 
     Reads the files alone, without a server.
     """
-    with app.migrator() as migrator:
+    with app.migrator(needs_database=False) as migrator:
         revisions = migrator.heads()
     if app.settings.json:
         app.output.document({"revisions": [revision_document(one) for one in revisions]})
@@ -175,7 +176,7 @@ def _log_note(entry: LogEntry) -> str:
 
 
 @click.command("show", cls=TargetCommand)
-@click.argument("target")
+@click.argument("target", shell_complete=complete_target)
 @click.option("--source", is_flag=True, help="The text that was applied, too.")
 def show(app: App, target: str, source: bool) -> None:  # noqa: FBT001 - a flag of the command line
     """Show one revision and its record."""

@@ -9,9 +9,10 @@ import click
 from mongover.cli.output import Paint
 from mongover.cli.place import place_of
 from mongover.cli.progress import LineListener, RunScreen
-from mongover.cli.settings import ConfigOption
+from mongover.cli.settings import ConfigOption, Seconds
 from mongover.cli.shape import App, TargetCommand
 from mongover.cli.signals import stopping
+from mongover.cli.targets import complete_target
 from mongover.cli.text import count, duration, schema_name, table
 from mongover.errors import MongoverError, UsageError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mongover.migrator import Migrator, RunResult
     from mongover.plan import Plan
 
-_SECONDS = click.FloatRange(min=0)
+_SECONDS = Seconds(min=0)
 _DOWNGRADE_HINT = """\
 mongover downgrade -1          the revision that was applied last
 mongover downgrade users@-1    the last one of a schema
@@ -44,7 +45,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--lease",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Seconds(min=0, min_open=True),
             metavar="SECONDS",
             help="Let others take over so long after a crash.",
             cls=ConfigOption,
@@ -70,7 +71,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("upgrade", cls=TargetCommand)
-@click.argument("target", default="head")
+@click.argument("target", shell_complete=complete_target, default="head")
 @click.option("--retry", is_flag=True, help="Run the one blocked revision again.")
 @_run_options
 def upgrade(  # noqa: PLR0917 - click calls it by keyword
@@ -101,7 +102,7 @@ def upgrade(  # noqa: PLR0917 - click calls it by keyword
 
 
 @click.command("downgrade", cls=TargetCommand)
-@click.argument("target", required=False)
+@click.argument("target", shell_complete=complete_target, required=False)
 @_run_options
 def downgrade(  # noqa: PLR0917 - click calls it by keyword
     app: App,
@@ -132,7 +133,7 @@ def downgrade(  # noqa: PLR0917 - click calls it by keyword
 
 
 @click.command("plan", cls=TargetCommand)
-@click.argument("target", required=False)
+@click.argument("target", shell_complete=complete_target, required=False)
 @click.option("--down", is_flag=True, help="The plan of a downgrade.")
 def plan(app: App, target: str | None, down: bool) -> None:  # noqa: FBT001 - a flag of the command line
     """Show what a run would do.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,11 +17,13 @@ from mongover.cli.text import duration
 from mongover.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mongover.embedded import EmbeddedServer
     from mongover.lease import LeaseState
 
 _NOT_READY = 5
-_LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 
 
 @click.command("lock", cls=Command)
@@ -121,7 +124,7 @@ def mongod(app: App) -> int:
     """
     from mongover.embedded import open_embedded, parse_embedded  # noqa: PLC0415 - only this command needs it
 
-    with app.migrator() as migrator:
+    with app.migrator(needs_database=False) as migrator:
         url = migrator.config.url.reveal()
         folder = parse_embedded(url)
         if folder is None:
@@ -130,23 +133,27 @@ def mongod(app: App) -> int:
                 hint="mongover mongod --url embedded:.mongover/db",
             )
     app.output.talk(f"starting the embedded server on {folder} …")
-    ended = threading.Event()
-    _install(ended)
-    with open_embedded(folder, environ=app.environ) as server:
+    with (
+        _end_of_signals() as ended,
+        open_embedded(folder, environ=app.environ) as server,
+    ):
         _tell_server(app, server)
         code = _watch(app, server, ended)
     app.output.talk("stopped; the data stays")
     return code
 
 
-def _install(ended: threading.Event) -> None:
-    def end(signum: int, frame: Any) -> None:
-        del signum, frame
-        ended.set()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, end)
+@contextmanager
+def _end_of_signals() -> Iterator[threading.Event]:
+    """An event that is set by Ctrl-C and by SIGTERM, for as long as the block lasts."""
+    ended = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: ended.set()) for number in signals]
+    try:
+        yield ended
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _tell_server(app: App, server: EmbeddedServer) -> None:
@@ -163,7 +170,7 @@ def _tell_server(app: App, server: EmbeddedServer) -> None:
 def _watch(app: App, server: EmbeddedServer, ended: threading.Event) -> int:
     from mongover.embedded import is_alive  # noqa: PLC0415 - only this command needs it
 
-    while not ended.wait(_LOOK_SECONDS):
+    while not ended.wait(LOOK_SECONDS):
         if not is_alive(server):
             app.output.warning(f"the server on {server.folder} ended by itself")
             return _NOT_READY

@@ -46,7 +46,7 @@ class ConfigOption(click.Option):
 
 def shared_options() -> list[click.Option]:
     """New instances of the shared options."""
-    seconds = click.FloatRange(min=0, min_open=True)
+    seconds = Seconds(min=0, min_open=True)
     return [
         _setting("-c", "--config", "MONGOVER_CONFIG", "FILE", "The configuration file."),
         _setting("--url", "MONGOVER_URL", "URL", "The server, or embedded:FOLDER."),
@@ -71,6 +71,12 @@ def _setting(*words: str, type: Any = str) -> click.Option:  # noqa: A002 - clic
     return ConfigOption(
         names, metavar=metavar, envvar=variable, show_envvar=True, help=text, type=type
     )
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, named so in the error about one that is none."""
+
+    name = "number of seconds"
 
 
 class Flag(click.Option):

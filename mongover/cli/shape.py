@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -50,13 +51,28 @@ class App:
         return migrator
 
 
-def open_migrator(settings: Settings, environ: Mapping[str, str], **overrides: Any) -> Migrator:
-    """The migrator that the configuration and the flags describe."""
-    from mongover.migrator import Migrator  # noqa: PLC0415 - the driver is heavy; help needs none
+def open_migrator(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    needs_database: bool = True,
+    **overrides: Any,
+) -> Migrator:
+    """The migrator that the configuration and the flags describe.
 
-    return Migrator.from_config(
-        settings.config, environ=environ, **{**settings.overrides, **overrides}
+    With `needs_database=False` no database need be named: for commands that look at files alone.
+    """
+    from mongover.config import load_config  # noqa: PLC0415 - heavy, and help needs none
+    from mongover.migrator import Migrator  # noqa: PLC0415 - the same
+
+    config = load_config(
+        None if settings.config is None else Path(settings.config),
+        overrides={**settings.overrides, **overrides},
+        environ=environ,
+        cwd=Path.cwd(),
+        needs_database=needs_database,
     )
+    return Migrator(config, environ=environ)
 
 
 def bug_of(error: Exception) -> MongoverError:
@@ -75,6 +91,14 @@ class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it; what goes wrong always names this command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function with the app and the command's own parameters."""
@@ -130,7 +154,7 @@ def write_options(
     own: list[tuple[str, str]] = []
     shared: list[tuple[str, str]] = []
     for param in command.get_params(ctx):
-        record = param.get_help_record(ctx)
+        record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
         if record is not None:
             (shared if param.name in NAMES else own).append(record)
     if own:

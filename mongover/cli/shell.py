@@ -14,7 +14,7 @@ _PLACES = {
 
 
 @click.command("completion", cls=Command)
-@click.argument("shell", type=click.Choice(list(_PLACES)))
+@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(list(_PLACES)))
 @click.pass_context
 def completion(ctx: click.Context, app: App, shell: str) -> None:
     """Print the completion script of a shell.

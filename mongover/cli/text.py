@@ -72,11 +72,6 @@ def person(by: Mapping[str, Any]) -> str:
     return "@".join(parts) or NOTHING
 
 
-def holder(who: Mapping[str, Any]) -> str:
-    """`ci@runner-7 pid 412` of a lease's holder."""
-    return person(who) + (f" pid {who['pid']}" if who.get("pid") else "")
-
-
 def shorten(text: str, width: int, *, ellipsis: str = "…") -> str:
     """The text, cut to the width with an ellipsis where it is longer."""
     if len(text) <= width:
