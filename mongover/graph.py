@@ -511,11 +511,12 @@ class Targets:
             return self._next(target, lines)[-1]
         return self._last(target, lines)[-1]
 
-    def stamp(self, text: str) -> tuple[list[str], list[str]]:
+    def stamp(self, text: str, *, stopped: Collection[str] = ()) -> tuple[list[str], list[str]]:
         """What a stamp must mark as applied and as reverted, each in the order of a run.
 
         `head` marks all as applied, `base` none; an id marks what it needs and unmarks what
-        stands on it, and leaves other lines alone.
+        stands on it, and leaves other lines alone. `stopped` are revisions with an attempt that
+        did not end well: they are neither applied nor reverted until they are marked.
 
         Raises:
             TargetError: the target names nothing.
@@ -525,12 +526,15 @@ class Targets:
         up = word != "base" and (target.name or target.steps > 0)
         down = word not in ("head", "heads") and (target.name or target.steps < 0)
         wanted = self.graph.ancestors(self.upgrade(text).ids) if up else set()
-        unwanted = self.graph.descendants(self.downgrade(text).ids) if down else set()
+        known = tuple(dict.fromkeys((*self.applied, *stopped)))
+        known = tuple(each for each in known if each in self.graph.nodes)
+        below = self if target.steps else Targets(self.graph, known)
+        unwanted = self.graph.descendants(below.downgrade(text).ids) if down else set()
         self.graph.check(wanted)
-        done = set(self.applied)
+        done, left = set(self.applied).difference(stopped), set(known)
         return (
             [each for each in self.graph.order(wanted) if each not in done],
-            [each for each in self.graph.order(unwanted, reverse=True) if each in done],
+            [each for each in self.graph.order(unwanted, reverse=True) if each in left],
         )
 
     def span(self, text: str) -> list[str]:

@@ -22,11 +22,12 @@ from mongover.errors import (
     MongoverError,
     MultipleHeads,
     OutOfOrder,
+    UnknownTarget,
     Where,
 )
 from mongover.graph import NO_NUMBER, SHOWN, Graph, Node, Targets, name_of, number_of
 from mongover.records import RUNNING, STOPPED, Direction, Outcome, Record, State
-from mongover.revision import compare
+from mongover.revision import compare, difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ class Problem:
     """Something that is wrong, or worth knowing when there is no `error`.
 
     `kind` is one of: unreadable, duplicate, unknown-parent, cycle, multiple-heads, edited, missing,
-    ahead, blocked, out-of-order; without an error: reformatted, failed, interrupted.
+    ahead, blocked, out-of-order; without an error: reformatted, failed, interrupted, degraded.
     """
 
     revision: str | None
@@ -147,12 +148,14 @@ class _Case:
     newest: int  # the highest number of a file; -1 without files
 
 
-def known_graph(files: RevisionFiles, records: Mapping[str, Record]) -> Graph:
+def known_graph(
+    files: RevisionFiles, records: Mapping[str, Record], *, whole: bool = False
+) -> Graph:
     """The graph of the files and of what the history knows beyond them.
 
     A record stands in for a file that is gone or unreadable, when its revision was applied or may
-    have left something. What is applied keeps the links that it was applied with, whatever an
-    edited file says now.
+    have left something; with `whole`, always. What is applied keeps the links that it was applied
+    with, whatever an edited file says now.
     """
     nodes: list[Linked] = [
         _as_applied(revision, records.get(revision.id)) for revision in files.revisions.values()
@@ -160,9 +163,28 @@ def known_graph(files: RevisionFiles, records: Mapping[str, Record]) -> Graph:
     nodes.extend(
         _node(record)
         for record in records.values()
-        if record.revision not in files.revisions and _left_something(record)
+        if record.revision not in files.revisions and (whole or _left_something(record))
     )
     return Graph(nodes, broken=files.broken)
+
+
+def find_revision(files: RevisionFiles, records: Mapping[str, Record], target: str) -> str:
+    """The one revision that a target names; one without a file is found by its id or number.
+
+    Raises:
+        TargetError: it names none, or several.
+        InvalidRevision: it names one that has no record, and its file cannot be read.
+    """
+    if target in records:
+        return target
+    try:
+        return Targets(known_graph(files, records), applied_in_order(records)).one(target)
+    except UnknownTarget:
+        number = number_of(target)[0]
+        named = [each for each in records if number_of(each)[0] == number != NO_NUMBER]
+        if len(named) != 1:
+            raise
+        return named[0]
 
 
 def applied_in_order(records: Mapping[str, Record]) -> tuple[str, ...]:
@@ -364,7 +386,7 @@ def _examine_upgrade(case: _Case, identifier: str) -> Iterator[str]:
     if record is None:
         return
     if record.blocked or _half(record, Direction.DOWN):
-        raise _blocked(record)
+        raise _blocked(case, record)
     if record.state in STOPPED and record.direction is Direction.UP:
         yield _continues_sentence(record)
     yield from _check_text(case, record)
@@ -379,7 +401,7 @@ def _examine_downgrade(case: _Case, identifier: str) -> Iterator[str]:
         yield _running_sentence(record)
         return
     if record.blocked or _half(record, Direction.UP):
-        raise _blocked(record)
+        raise _blocked(case, record)
     if not record.counts_as_applied:
         return
     _check_file(case, identifier, record)
@@ -401,7 +423,7 @@ def _check_file(case: _Case, identifier: str, record: Record | None) -> None:
 def _check_text(case: _Case, record: Record) -> Iterator[str]:
     verdict = _verdict(case, record)
     if verdict == "edited":
-        raise _edited(case.files.revisions[record.revision], record)
+        raise _edited(case, record)
     if verdict == "reformatted":
         yield f"{record.revision} was reformatted after it was applied; its code says the same"
 
@@ -517,22 +539,29 @@ def _gone(case: _Case, record: Record) -> MissingFile | Ahead:
     )
 
 
-def _blocked(record: Record) -> Blocked:
+def _blocked(case: _Case, record: Record) -> Blocked:
     what = "upgrade" if record.direction is Direction.UP else "downgrade"
     resolve = f'mongover resolve {record.revision} --retry | --applied | --reverted --reason "…"'
     return Blocked(
         f"{record.revision} stopped half-way: its {what} {_ending(record)},"
         " and what it left is not known",
-        hint=resolve if record.blocked else f"finish it with `{_again(record)}`, or {resolve}",
+        hint=resolve
+        if record.blocked
+        else f"finish it with `{_again(case, record)}`, or {resolve}",
         notes=_error_notes(record),
         after=_NOTHING_RUN,
     )
 
 
-def _again(record: Record) -> str:
-    """The command that goes on with an attempt."""
+def _again(case: _Case, record: Record) -> str:
+    """The command that goes on with an attempt, and reverts nothing else."""
     if record.direction is Direction.UP:
         return "mongover upgrade"
+    line = [each for each in case.applied if case.graph.nodes[each].schema == record.schema]
+    if case.applied[-1] == record.revision:
+        return "mongover downgrade -1"
+    if line[-1] == record.revision:
+        return f"mongover downgrade {record.schema or ''}@-1"
     below = record.down_revision[0] if record.down_revision else f"{record.schema or ''}@base"
     return f"mongover downgrade {below}"
 
@@ -555,16 +584,18 @@ def _error_notes(record: Record) -> list[str]:
     return [said] if said else []
 
 
-def _edited(revision: Revision, record: Record) -> Edited:
+def _edited(case: _Case, record: Record) -> Edited:
+    revision = case.files.revisions[record.revision]
     who = _who(record)
     when = "" if record.applied_at is None else f" {record.applied_at:%Y-%m-%d %H:%M:%S}"
+    differs = difference(case.sources(record.revision), revision.source)
     return Edited(
         f"{revision.id} was edited after it was applied",
         hint="put the file back, or write a new revision, or accept it:"
         f' mongover repair {revision.id} --reason "…"',
         notes=[
             f"applied{when}{f' by {who}' if who else ''}, {_short(record.checksum)}",
-            f"on disk {_short(revision.checksum)} (`mongover diff {revision.id}`)",
+            f"on disk {_short(revision.checksum)}, {differs} (`mongover diff {revision.id}`)",
         ],
         where=Where(revision.path),
         after=_NOTHING_RUN,
@@ -617,31 +648,54 @@ def _record_problems(case: _Case, record: Record) -> Iterator[Problem]:
     if record.state in RUNNING:
         return
     if record.blocked or _half(record, Direction.DOWN):
-        yield _problem(name, "blocked", _blocked(record))
+        yield _problem(name, "blocked", _blocked(case, record))
     elif record.state in STOPPED:
-        yield _unfinished(record)
+        yield _unfinished(case, record)
+    if record.state is State.APPLIED and record.warnings:
+        yield _degraded(record)
     if name in case.files.broken or not _left_something(record):
         return
     if name not in case.files.revisions:
         gone = _gone(case, record)
         yield _problem(name, "ahead" if isinstance(gone, Ahead) else "missing", gone)
         return
-    verdict = _verdict(case, record)
+    yield from _text_problems(case, record)
+
+
+def _text_problems(case: _Case, record: Record) -> Iterator[Problem]:
+    name, verdict = record.revision, _verdict(case, record)
     if verdict == "edited":
-        yield _problem(name, verdict, _edited(case.files.revisions[name], record))
+        yield _problem(name, verdict, _edited(case, record))
     elif verdict == "reformatted":
         message = f"{name} was reformatted after it was applied; its code says the same"
-        yield Problem(name, verdict, message, "")
+        hint = f'nothing need be done; mongover repair {name} --reason "…" notes the new text'
+        yield Problem(name, verdict, message, hint)
 
 
-def _unfinished(record: Record) -> Problem:
+def _unfinished(case: _Case, record: Record) -> Problem:
     """An attempt that can be run again without anybody's word."""
-    command = "upgrade" if record.direction is Direction.UP else "downgrade"
+    name, command = record.revision, "upgrade"
+    resolve, hint = f"mongover resolve {name}", f"`{_again(case, record)}` goes on with it"
+    if record.direction is Direction.DOWN:
+        command = "downgrade"
+        hint += f', or it stays applied: {resolve} --applied --reason "…"'
+    elif name not in case.graph.nodes:
+        hint = f'its file is gone; forget it: {resolve} --reverted --reason "…", or write the file'
+        hint += f" back: mongover restore {name}"
+    message = f"the {command} of {name} {_ending(record)}"
+    return Problem(name, str(record.state), message, hint)
+
+
+def _degraded(record: Record) -> Problem:
+    """An applied revision of which `strict = false` let something fail."""
+    first, *others = record.warnings
+    more = f" (and {len(others)} more)" if others else ""
     return Problem(
         record.revision,
-        str(record.state),
-        f"the {command} of {record.revision} {_ending(record)}",
-        f"`{_again(record)}` goes on with it",
+        "degraded",
+        f"{record.revision} was applied with {'warnings' if others else 'a warning'}:"
+        f" {first}{more}",
+        f'mend it in the database, then: mongover repair {record.revision} --reason "…"',
     )
 
 

@@ -123,6 +123,60 @@ def compare(old: str, new: str) -> Literal["same", "reformatted", "edited"]:
     return "reformatted" if alike else "edited"
 
 
+def difference(old: str, new: str) -> str:
+    """Where two texts of a revision say different things: `upgrade() differs in 2 lines`.
+
+    Lines are counted as a diff counts them; a line that was replaced counts once.
+    """
+    if not old:
+        return "and the history holds no text to compare it with"
+    try:
+        before, after = (_parts(normalise_text(text)) for text in (old, new))
+    except _UNPARSABLE:
+        return "and one of the two texts cannot be parsed"
+    found = []
+    for name, label in _PARTS.items():
+        (said, was), (says, now) = before[name], after[name]
+        if said != says:
+            count = _changed_lines(was, now)
+            lines = f"{count} line{'' if count == 1 else 's'}"
+            found.append(f"{label} differs in {lines}" if was and now else f"{label} {_one(was)}")
+    return " and ".join(found) or "though the two texts say the same"
+
+
+_PARTS: Final = {"upgrade": "upgrade()", "downgrade": "downgrade()", "": "the rest of the file"}
+_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _one(was: Sequence[str]) -> str:
+    return "is gone" if was else "is new"
+
+
+def _parts(text: str) -> dict[str, tuple[list[str], list[str]]]:
+    """What upgrade, downgrade and the rest of a text mean, and their lines."""
+    lines = text.split("\n")
+    parts: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in _PARTS}
+    rest = list(lines)
+    tree = _bare(_parse(text))
+    for node in tree.body:
+        if not isinstance(node, _FUNCTIONS) or node.name not in parts:
+            parts[""][0].append(ast.dump(node))
+            continue
+        first = min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1
+        parts[node.name][0].append(ast.dump(node))
+        parts[node.name][1].extend(lines[first : node.end_lineno])
+        rest[first : node.end_lineno] = [""] * ((node.end_lineno or first) - first)
+    parts[""][1].extend(line for line in rest if line)
+    return parts
+
+
+def _changed_lines(old: Sequence[str], new: Sequence[str]) -> int:
+    from difflib import SequenceMatcher  # noqa: PLC0415  # only an edited file needs it
+
+    codes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    return sum(max(b - a, d - c) for kind, a, b, c, d in codes if kind != "equal")
+
+
 def parse_revision(path: Path, data: bytes) -> Revision:
     """The revision that a file holds; the code in it is not executed.
 
@@ -441,7 +495,11 @@ _SCOPES: Final = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDe
 
 def _meaning(text: str) -> str:
     """What the code says, without docstrings and prefixes that have no effect."""
-    tree = _parse(text)
+    return ast.dump(_bare(_parse(text)))
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """The tree without docstrings and prefixes that have no effect, changed in place."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant):
             node.kind = None
@@ -450,4 +508,4 @@ def _meaning(text: str) -> str:
                 del node.body[0]
             if not node.body:
                 node.body.append(ast.Pass())
-    return ast.dump(tree)
+    return tree

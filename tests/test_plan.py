@@ -456,7 +456,8 @@ def test_a_blocked_revision_says_what_is_known_and_how_to_end_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("identifier", "finish"), [("0004", "mongover downgrade 0001"), ("0001", "users@base")]
+    ("identifier", "finish"),
+    [("0004", "`mongover downgrade -1`"), ("0001", "`mongover downgrade -1`")],
 )
 def test_half_a_downgrade_says_how_to_finish_it(identifier: str, finish: str) -> None:
     record_ = stopped(identifier, **DOWN, **REPEATABLE)
