@@ -6,6 +6,7 @@
     <!-- file: NAME -->   the block below is written to that file
     <!-- output -->       the block below is what the Python block before it prints
     <!-- check: EXPR -->  must be true of `db` (a Python expression)
+    <!-- copy: NAME -->   a file or folder of the repository is copied into the page's folder
     <!-- skip: WHY -->    the block below is not run
 
 All blocks of a page run in one folder, one after the other. `python -m tests.pages docs/x.md`
@@ -17,6 +18,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "/home/ana/shop"  # the page's folder, as readers see it
-PERSON = "ana@laptop"
 ANYTHING = "…"
 UNKNOWN = "?"
 
@@ -65,13 +66,13 @@ class Command:
 
 
 def blocks_of(text: str) -> Iterator[Block]:
-    """Every block of a page, with the note above it; a `check` is a block of its own."""
+    """Every block of a page, with the note above it; `check` and `copy` are blocks themselves."""
     lines = iter(enumerate(text.splitlines(), 1))
     note, value = "", ""
     for number, line in lines:
         found, fence = _NOTE.match(line), _FENCE.match(line)
-        if found and found[1] == "check":
-            yield Block("check", found[2], number)
+        if found and found[1] in {"check", "copy"}:
+            yield Block(found[1], found[2], number)
         elif found:
             note, value = found[1], found[2] or ""
         elif fence:
@@ -115,7 +116,7 @@ _MASKS = tuple(
     for pattern, shown in (
         (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?", "TIME"),
         (r"(?:<1|\d[\d,]*(?:\.\d+)?) (?:ms|s)\b|\d+ m \d\d s", "TOOK"),
-        (r'"(durationMs|duration_ms|pid)": [\d.]+', r'"\1": N'),
+        (r'"(durationMs|duration_ms|pid|seconds)": [\d.e-]+', r'"\1": N'),
         (r'"(host|user|mongover|pymongo|version)": "[^"]*"', r'"\1": NAME'),
         (r"\b[0-9a-f]{64}\b", "SHA"),
         (r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID"),
@@ -212,8 +213,23 @@ class PageFolder:
                 self._stack.enter_context(open_embedded(database, environ=os.environ))
 
     def _shown(self, line: str) -> str:
-        here = f"{getpass.getuser()}@{socket.gethostname()}"
-        return line.replace(str(self.folder), HOME).replace(here, PERSON).rstrip()
+        user, host = getpass.getuser(), socket.gethostname()
+        for real, shown in (
+            (str(self.folder), HOME),
+            (f"{user}@{host}", "ana@laptop"),
+            (f'"user": "{user}"', '"user": "ana"'),
+            (f'"host": "{host}"', '"host": "laptop"'),
+        ):
+            line = line.replace(real, shown)
+        return line.rstrip()
+
+    def copy(self, name: str) -> None:
+        """Copy a file or a folder of the repository."""
+        source, copied = ROOT / name, self.folder / name
+        if source.is_dir():
+            shutil.copytree(source, copied, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copied)
 
     def write(self, block: Block) -> None:
         """Write a block to the file that its note names."""
@@ -268,7 +284,9 @@ def run_page(page: PageFolder, blocks: Sequence[Block]) -> Iterator[Finding]:
         assert block is not None
         if block.note in {"skip", "output"}:
             continue
-        if block.note == "file":
+        if block.language == "copy":
+            page.copy(block.text)
+        elif block.note == "file":
             page.write(block)
         elif block.language == "console":
             yield from run_console(page, block)
