@@ -251,6 +251,20 @@ def test_on_a_terminal_a_long_operation_has_a_moving_line_that_leaves_nothing_be
     assert re.search(r"✓ update \[red\]users\[/red\] +1\.0 s\n$", stream.text)
 
 
+def test_the_moving_line_comes_back_after_what_a_revision_says(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    screen, stream = make_screen(monkeypatch, terminal=True, every=0.05)
+    screen(step())
+    wait_until(lambda: "running for" in stream.text, "the moving line")
+    screen(events.Notice("in the middle", "0005"))
+    said = stream.text
+    wait_until(lambda: "running for" in stream.text[len(said) :], "its return")
+    screen(events.StepFinished("0005", UP, 1, 2, 1.0))
+    screen.close()
+    assert "      in the middle\n" in said
+    assert stream.text.endswith("1.0 s\n")
+
+
 def test_progress_that_comes_before_its_operation_is_kept(monkeypatch: pytest.MonkeyPatch):
     screen, stream = make_screen(monkeypatch, every=0.05)
     screen(events.Progress("0005", "rebuild", 1, None, 0.1))

@@ -78,6 +78,11 @@ class Now:
         with self._lock:
             self._replace(text)
 
+    def erase(self) -> None:
+        """Make room for another line; what moves comes back after it."""
+        with self._lock:
+            self._erase()
+
     def clear(self) -> None:
         """Nothing runs any more: take the moving line away."""
         with self._lock:
@@ -177,7 +182,7 @@ class RunScreen:
         self._now.close()
 
     def _line(self, *pieces: Piece) -> None:
-        self._now.clear()
+        self._now.erase()
         self._output.talk(*pieces)
 
     def _timed(self, mark: Piece, text: str, seconds: float, note: str = "") -> None:
@@ -221,11 +226,13 @@ class RunScreen:
             self._line(indent, mark, line.expandtabs())
 
     def _step_finished(self, event: events.StepFinished) -> None:
+        self._now.clear()
         if self._operations == 0 or self._output.settings.verbose:
             word = "applied" if event.direction == "up" else "reverted"
             self._timed(_MARKS["done"], f"{event.revision} {word}", event.seconds)
 
     def _step_failed(self, event: events.StepFailed) -> None:
+        self._now.clear()
         label = self._current or f"{event.revision} {event.state}"
         self._timed(Paint("✗", "red"), label, event.seconds)
 
