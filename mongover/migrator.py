@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import uuid4
 
 from mongover import events, records
-from mongover.authoring import next_id, restore_file, write_revision
+from mongover.authoring import next_id, numbered_files, restore_file, write_revision
+from mongover.authoring import number_of as file_number
 from mongover.config import load_config
 from mongover.errors import (
     Blocked,
@@ -25,6 +26,7 @@ from mongover.errors import (
     MissingFile,
     UnknownTarget,
     UsageError,
+    Where,
 )
 from mongover.events import ignore
 from mongover.graph import Graph, Targets, number_of
@@ -32,6 +34,7 @@ from mongover.identity import author
 from mongover.plan import (
     applied_in_order,
     find_problems,
+    find_revision,
     known_graph,
     plan_downgrade,
     plan_upgrade,
@@ -182,7 +185,8 @@ class Migrator:
             known = store.history.read(details=details)
         chosen = list(known.values())
         if span is not None:
-            wanted = set(self._targets(self._files(), known).span(span))
+            graph = known_graph(self._files(), known, whole=True)
+            wanted = set(Targets(graph, applied_in_order(known)).span(span))
             chosen = [record for record in chosen if record.revision in wanted]
         return tuple(sorted(chosen, key=lambda record: (record.sequence, record.revision)))
 
@@ -199,7 +203,7 @@ class Migrator:
         """One revision: file, record with its log, problems."""
         with self._database() as store:
             files, known = self._files(), self._seen(store)
-            revision = self._targets(files, known).one(target)
+            revision = find_revision(files, known, target)
             problems = find_problems(files, known, sources=self._sources(store))
             return Shown(
                 files.revisions.get(revision),
@@ -227,18 +231,13 @@ class Migrator:
         """What changed in a file since it was applied, as a unified diff; empty if nothing did.
 
         Raises:
+            UsageError: the history holds no text of it.
             MissingFile: there is no file to compare with.
+            InvalidRevision: its file cannot be read.
         """
-        shown = self.show(target)
-        if shown.record is None or shown.record.source is None:
-            raise UsageError(
-                f"{target} was never applied, so there is nothing to compare its file with"
-            )
-        before = shown.record.source
-        if shown.revision is None:
-            raise _no_file(shown.record.revision)
-        after = shown.revision.code
-        name = shown.revision.path.name
+        record = self._with_source(target)
+        revision = _file(self._files(), record.revision)
+        before, after, name = record.source or "", revision.code, revision.path.name
         lines = difflib.unified_diff(
             normalise_text(before).splitlines(),
             after.splitlines(),
@@ -307,10 +306,10 @@ class Migrator:
 
         Returns the ids whose records changed.
         """
-        with self._database() as store, self._surely_held(store, "stamp") as held:
-            changes = self._stamps(target, held.known, reason)
-            store.history.write(changes)
-            return tuple(change.revision for change in changes)
+        with self._database() as store:
+            return self._write_held(
+                store, "stamp", lambda known: self._stamps(target, known, reason)
+            )
 
     def resolve(self, target: str, resolution: Resolution, *, reason: str) -> Record:
         """End the blocked state of a revision with what a person found out.
@@ -333,21 +332,28 @@ class Migrator:
         return self._change_one("resolve", target, change)
 
     def repair(self, target: str, *, reason: str) -> Record:
-        """Accept an applied revision's file as it is now.
+        """Accept an applied revision as it is now: its file, and that its warnings were mended.
 
         Raises:
+            UsageError: the revision is not applied, or there is nothing to accept.
             MissingFile: there is no file.
-            UsageError: the file is what was applied.
+            InvalidRevision: its file cannot be read.
         """
         files = self._files()
 
         def change(record: Record, known: Mapping[str, Record]) -> Change:
             del known
-            revision = files.revisions.get(record.revision)
-            if revision is None:
-                raise _no_file(record.revision)
-            if not record.counts_as_applied or record.checksum == revision.checksum:
-                raise UsageError(f"{record.revision} needs no repair: its file is what was applied")
+            if not record.counts_as_applied:
+                raise UsageError(
+                    f"{record.revision} is {record.state}, so its file may be edited freely",
+                    hint="only what is applied is bound to its text: see `mongover status`",
+                )
+            revision = _file(files, record.revision)
+            if record.checksum == revision.checksum and not record.warnings:
+                raise UsageError(
+                    f"{record.revision} needs no repair: its file is what was applied",
+                    hint="`mongover verify` compares every record with its file",
+                )
             from mongover.runner import subject_of  # noqa: PLC0415 - the driver is heavy
 
             return records.repair(record, subject_of(revision), by=self._by(), reason=reason)
@@ -434,22 +440,41 @@ class Migrator:
         return tuple(rebase(files, target))
 
     def restore(self, target: str) -> Path:
-        """Write a missing file back from its record; never over another file."""
-        shown = self.show(target)
-        if shown.record is None or shown.record.source is None:
-            raise UsageError(f"the history holds no text of {target}")
-        if shown.revision is not None:
-            raise UsageError(f"{shown.revision.path} is there; nothing was restored")
-        record = shown.record
+        """Write a missing file back from its record, byte for byte; never over another file.
+
+        Raises:
+            UsageError: the history holds no text of it, or a file with its number is there.
+        """
+        record = self._with_source(target)
+        there = _path_of(self._files(), record.revision)
+        if there is not None:
+            raise UsageError(
+                f"{there.name} is there, and nothing is written over a file",
+                hint=f"move it away, then: mongover restore {record.revision}",
+                where=Where(there),
+                after="nothing was restored.",
+            )
         return restore_file(
             self.config.versions,
             id=record.revision,
             message=record.message,
-            source=shown.record.source,
+            source=record.source or "",
             name=record.file,
         )
 
     # ---- inside --------------------------------------------------------------------------------
+
+    def _with_source(self, target: str) -> Record:
+        """The record that a target names, with the text that was applied."""
+        with self._database() as store:
+            revision = find_revision(self._files(), self._seen(store), target)
+            record = store.history.read_one(revision)
+        if record is None or record.source is None:
+            raise UsageError(
+                f"the history holds no text of {revision}: it was never applied from here",
+                hint=f"`mongover show {revision}` shows what is known of it",
+            )
+        return record
 
     def _files(self) -> RevisionFiles:
         return read_revisions(self.config.versions)
@@ -544,18 +569,17 @@ class Migrator:
                 sources = self._sources(store)
                 return self._plan(request.direction, request.target, files, known, sources)
 
-            if not request.retry and not _someone_runs(known):
-                plan = plan_on(known)
+            if not _someone_runs(known):
+                plan, _ = self._plan_retrying(request, known, plan_on)
                 if not plan.steps:
                     return _nothing(plan, started)
             with self._held(store, request, plan_on) as held:
                 if held is None:
                     return _nothing(plan_on(store.history.read()), started)
-                known = self._after_retry(store, request, held)
-                plan = plan_on(known)
+                plan, retried = self._plan_retrying(request, held.known, plan_on)
                 if not plan.steps:
                     return _nothing(plan, started)
-                return self._run_held(store, request, held, plan, files, known)
+                return self._run_held(store, request, held, plan, files, retried)
 
     @contextmanager
     def _held(
@@ -589,25 +613,31 @@ class Migrator:
         with self._held(store, _Request.of(command)) as held:
             yield cast("Held", held)  # without a plan, nothing gives up waiting
 
-    def _after_retry(self, store: Store, request: _Request, held: Held) -> Mapping[str, Record]:
-        """The history under the lease; with `retry`, after the one blocked revision is resolved."""
-        blocked = [record for record in held.known.values() if record.blocked]
+    def _plan_retrying(
+        self,
+        request: _Request,
+        known: Mapping[str, Record],
+        plan_on: Callable[[Mapping[str, Record]], Plan],
+    ) -> tuple[Plan, Sequence[Change]]:
+        """The plan, and with `retry` the resolution of the one blocked revision that it runs."""
+        blocked = [record for record in known.values() if _can_retry(record)]
         if not request.retry or not blocked:
-            return held.known
-        store.history.write([self._retried(blocked)])
-        return store.history.read()
-
-    def _retried(self, blocked: Sequence[Record]) -> Change:
+            return plan_on(known), ()
+        plan = plan_on({**known, **{each.revision: _retried(each) for each in blocked}})
+        ids = {step.revision.id for step in plan.steps}
+        blocked = [record for record in blocked if record.revision in ids]
         if len(blocked) > 1:
             names = ", ".join(record.revision for record in blocked)
             raise Blocked(
                 f"several revisions are blocked: {names}",
-                hint=f"resolve each: mongover resolve {blocked[0].revision} --retry --reason …",
+                hint=f'resolve each: mongover resolve {blocked[0].revision} --retry --reason "…"',
                 after="nothing was run.",
             )
-        return records.resolve(
-            blocked[0], Resolution.RETRY, by=self._by(), reason="upgrade --retry", sequence=0
-        )
+        by, reason = self._by(), "upgrade --retry"
+        return plan, [
+            records.resolve(each, Resolution.RETRY, by=by, reason=reason, sequence=0)
+            for each in blocked
+        ]
 
     def _run_held(  # noqa: PLR0917 - private
         self,
@@ -616,7 +646,7 @@ class Migrator:
         held: Held,
         plan: Plan,
         files: RevisionFiles,
-        known: Mapping[str, Record],
+        retried: Sequence[Change],
     ) -> RunResult:
         from mongover.runner import load_scripts, refuse_transactions, run_plan  # noqa: PLC0415
 
@@ -629,7 +659,8 @@ class Migrator:
         for notice in plan.notices:
             request.listener(events.Notice(notice))
         request.listener(events.RunStarted(run, plan.direction, plan.target, len(plan.steps)))
-        warnings = run_plan(plan, scripts, known, around)
+        store.history.write(retried)  # only now: all that could refuse the plan has agreed to it
+        warnings = run_plan(plan, scripts, held.known, around)
         seconds = time.monotonic() - started
         request.listener(events.RunFinished(run, plan.direction, ids, seconds))
         heads = _heads_after(plan, files, store.history.read())
@@ -673,21 +704,46 @@ class Migrator:
         self, command: str, target: str, change: Callable[[Record, Mapping[str, Record]], Change]
     ) -> Record:
         """Change one record under the lease, and return it as it then is."""
-        with self._database() as store, self._surely_held(store, command) as held:
-            revision = self._targets(self._files(), held.known).one(target)
-            if revision not in held.known:
+        files = self._files()
+
+        def changes(known: Mapping[str, Record]) -> tuple[Change, ...]:
+            revision = find_revision(files, known, target)
+            if revision not in known:
                 raise UsageError(
                     f"{revision} has no record: it never ran",
                     hint=f"`mongover show {revision}` shows its file",
                 )
-            store.history.write([change(held.known[revision], held.known)])
-            return cast("Record", store.history.read_one(revision))  # no record is ever deleted
+            return (change(known[revision], known),)
+
+        with self._database() as store:
+            (written,) = self._write_held(store, command, changes)
+            return cast("Record", store.history.read_one(written))  # no record is ever deleted
+
+    def _write_held(
+        self,
+        store: Store,
+        command: str,
+        changes: Callable[[Mapping[str, Record]], tuple[Change, ...]],
+    ) -> tuple[str, ...]:
+        """Write changes under the lease; what refuses them, or needs none, takes no lease."""
+        known: Mapping[str, Record] = store.history.read()
+        if not _someone_runs(known) and not changes(known):
+            return ()
+        with self._surely_held(store, command) as held:
+            made = changes(held.known)
+            store.history.write(made)
+            return tuple(change.revision for change in made)
 
     def _stamps(self, target: str, known: Mapping[str, Record], reason: str) -> tuple[Change, ...]:
         from mongover.runner import subject_of  # noqa: PLC0415 - the driver is heavy
 
         files, by = self._files(), self._by()
-        add, remove = self._targets(files, known).stamp(target)
+        stopped = [each for each, record in known.items() if record.state in records.STOPPED]
+        try:
+            add, remove = self._targets(files, known).stamp(target, stopped=stopped)
+        except UnknownTarget:
+            _file(files, find_revision(files, known, target))
+            raise
         place = _next_place(known)
         return tuple(
             records.stamp(
@@ -764,6 +820,23 @@ def _no_file(revision: str) -> MissingFile:
     return MissingFile(
         f"{revision} has no file", hint=f"mongover restore {revision} writes it back"
     )
+
+
+def _can_retry(record: Record) -> bool:
+    return record.blocked and record.direction is Direction.UP
+
+
+def _retried(record: Record) -> Record:
+    """The record as it will be once it is resolved as repeatable."""
+    return replace(record, repeatable=True)
+
+
+def _path_of(files: RevisionFiles, revision: str) -> Path | None:
+    """Where the file with the number of a revision is, readable or not."""
+    if revision in files.revisions:
+        return files.revisions[revision].path
+    there = (path for path in numbered_files(files.folder) if file_number(path) == revision)
+    return next(there, None)
 
 
 def _file(files: RevisionFiles, revision: str) -> Revision:

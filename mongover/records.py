@@ -562,9 +562,18 @@ def unstamp(record: Record, *, by: Mapping[str, Any], reason: str) -> Change:
 
 
 def repair(record: Record, subject: Subject, *, by: Mapping[str, Any], reason: str) -> Change:
-    """The acceptance of an applied file as it is now."""
-    entry = LogEntry("repair", "accepted", by=by, checksum=subject.checksum, reason=reason)
-    return Change(record.revision, frozenset({record.state}), _identity(subject), entry)
+    """The acceptance of an applied revision as it is now: its file, and its warnings as mended."""
+    warned = {"type": "Warnings", "message": "; ".join(record.warnings)}
+    entry = LogEntry(
+        "repair",
+        "accepted",
+        by=by,
+        checksum=subject.checksum,
+        reason=reason,
+        error=warned if record.warnings else None,
+    )
+    values = _identity(subject) | {"warnings": ()}
+    return Change(record.revision, frozenset({record.state}), values, entry)
 
 
 def apply_change(
