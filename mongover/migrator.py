@@ -19,6 +19,7 @@ from uuid import uuid4
 from mongover import events, records
 from mongover.authoring import next_id, numbered_files, restore_file, write_revision
 from mongover.authoring import number_of as file_number
+from mongover.catalogue import catalogue
 from mongover.config import load_config
 from mongover.errors import (
     Blocked,
@@ -49,6 +50,7 @@ from mongover.urls import redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from mongover.catalogue import Catalogue
     from mongover.config import Config
     from mongover.doctor import Finding
     from mongover.events import Listener
@@ -210,6 +212,12 @@ class Migrator:
                 store.history.read_one(revision),
                 tuple(problem for problem in problems if problem.revision == revision),
             )
+
+    def catalogue(self) -> Catalogue:
+        """Every revision of files and history with its links and states, and every problem."""
+        with self._database() as store:
+            known = self._seen(store)
+            return catalogue(self._files(), known, sources=self._sources(store))
 
     def plan(self, direction: Direction, target: str) -> Plan:
         """What an upgrade or a downgrade to the target would run; runs no code of a revision."""
