@@ -43,7 +43,8 @@ MongoverError
 │   ├── NotAllowed         MGV063
 │   └── TransactionsUnsupported MGV064      a standalone has no transactions
 ├── EmbeddedError          MGV065  exit 5   the embedded mongod cannot run
-└── Interrupted            MGV070  exit 130 a signal ended the run
+├── Interrupted            MGV070  exit 130 a signal ended the run
+└── PendingRevisions       MGV080  exit 6   revisions wait to be applied
 """
 
 from __future__ import annotations
@@ -381,3 +382,10 @@ class Interrupted(MongoverError):
 
     code = "MGV070"
     exit_code = 130
+
+
+class PendingRevisions(MongoverError):
+    """Revisions wait to be applied where none should."""
+
+    code = "MGV080"
+    exit_code = 6

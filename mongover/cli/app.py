@@ -43,6 +43,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "plan": ("running", "Show what a run would do."),
         "upgrade": ("running", "Apply pending revisions."),
         "downgrade": ("running", "Revert applied revisions."),
+        "serve": ("serve", "Serve the HTTP API."),
     },
     "Look": {
         "status": ("reading", "Show each schema and what is pending."),

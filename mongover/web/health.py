@@ -1,0 +1,92 @@
+"""Whether the application may be sent requests, as far as its migrations say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mongover.errors import DatabaseError, EmbeddedError, MongoverError
+from mongover.plan import LineState
+from mongover.records import Direction
+from mongover.web.runs import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mongover.migrator import Migrator
+    from mongover.survey import Status
+    from mongover.web.runs import Run
+    from mongover.web.service import StartUp
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The database as a probe sees it; `pending` is None when the database does not answer.
+
+    `state` is one of: ok, problems, pending, running, failed, blocked, unreachable. With `problems`
+    files and history disagree somewhere, but nothing is pending, so requests can be served.
+    """
+
+    state: str
+    pending: int | None
+    code: str | None = None
+    running: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the database holds all that the application's files ask for."""
+        return self.state in {"ok", "problems"}
+
+
+def look(migrator: Migrator) -> Health:
+    """The health of the database: one query when nothing is pending and nothing is wrong."""
+    try:
+        plan = migrator.plan(Direction.UP, "head")
+        if not plan.steps and not plan.running:
+            return Health("ok", 0)
+        return weigh(migrator.status(), running=plan.running)
+    except (DatabaseError, EmbeddedError) as error:
+        return Health("unreachable", None, error.code)
+    except MongoverError as error:
+        return _troubled(migrator, error)
+
+
+def _troubled(migrator: Migrator, error: MongoverError) -> Health:
+    try:
+        return weigh(migrator.status(), code=error.code)
+    except (DatabaseError, EmbeddedError) as worse:
+        return Health("unreachable", None, worse.code)
+    except MongoverError as worse:
+        return Health("blocked", None, worse.code)
+
+
+def weigh(status: Status, *, code: str | None = None, running: tuple[str, ...] = ()) -> Health:
+    """The health that a status means; `code` is that of what an upgrade would refuse (pure)."""
+    states = {line.state for line in status.schemas}
+    pending = len(status.pending)
+    for found in (LineState.RUNNING, LineState.BLOCKED, LineState.FAILED):
+        if found in states:
+            return Health(str(found), pending, code, running)
+    if pending:
+        return Health("pending" if code is None else "blocked", pending, code)
+    return Health("ok" if code is None else "problems", 0, code)
+
+
+def health_document(
+    health: Health, run: Run | None, startup: StartUp | None
+) -> tuple[bool, Mapping[str, Any]]:
+    """Whether the application is ready, and the answer to a probe; it names no server (pure)."""
+    ready = health.ready and (startup is None or startup.ready)
+    if run is not None and run.state == "running":
+        running: Mapping[str, Any] | None = run.progress.to_json()
+    else:  # of what another process runs, only the revision is known
+        running = Progress(revision=health.running[0]).to_json() if health.running else None
+    document = {
+        "status": health.state,
+        "ready": ready,
+        "pending": health.pending,
+        "code": health.code,
+        "running": running,
+        "startup": None if startup is None else startup.to_json(),
+    }
+    return ready, document
