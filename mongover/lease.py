@@ -41,6 +41,7 @@ _FREE: Final[dict[str, Any]] = {
     ]
 }
 _BEATS_PER_LEASE: Final = 4
+_DEAD_LIMIT: Final = 100
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _PATIENCE: Final = 30.0
@@ -195,7 +196,7 @@ class Lease:
         self._over = threading.Event()
         self._lost: str | None = None
         self._beat: threading.Thread | None = None
-        self._dead_session: Mapping[str, Any] | None = None
+        self._dead_sessions: list[Mapping[str, Any]] = []
         self.owner = uuid4().hex
         self.fence = 0
         self.previous: str | None = None
@@ -252,6 +253,7 @@ class Lease:
         self._deadline = now + self._length
         self.fence = int(found["fence"])
         self._end_previous(found.get("prev"))
+        self._dead_sessions = [each for each in found["dead"] if isinstance(each, dict)]
         return True
 
     @property
@@ -260,7 +262,6 @@ class Lease:
 
     def _end_previous(self, previous: Mapping[str, Any] | None) -> None:
         """Note the dead holder; its session is ended once the heartbeat runs."""
-        self._dead_session = None if previous is None else previous.get("lsid")
         if previous is not None:
             holder = previous.get("holder") or {}
             user, host = holder.get("user", "?"), holder.get("host", "?")
@@ -274,19 +275,19 @@ class Lease:
         )
         self._beat.start()
         try:
-            self._kill_dead_session()
+            self._kill_dead_sessions()
             self._publish()
         except BaseException:
             self.release()
             raise
 
-    def _kill_dead_session(self) -> None:
-        if self._dead_session is None:
+    def _kill_dead_sessions(self) -> None:
+        if not self._dead_sessions:
             return
         # Another user's session cannot be ended by us: the server then answers ok and reaps it
         # itself. A refusal is no reason to stop: the fence still keeps the dead holder out.
         try:
-            self._collection.database.client.admin.command({"killSessions": [self._dead_session]})
+            self._collection.database.client.admin.command({"killSessions": self._dead_sessions})
         except OperationFailure as error:
             self.previous = f"{self.previous} (its session could not be ended: {error.code})"
 
@@ -364,7 +365,8 @@ class Lease:
         if self._beat is not None:
             self._beat.join()
             self._beat = None
-        freed = {"owner": None, "expires_at": "$$NOW", "released_at": "$$NOW", "lsid": None}
+        now = {"expires_at": "$$NOW", "released_at": "$$NOW"}
+        freed: dict[str, Any] = {"owner": None, "lsid": None, "dead": [], **now}
         _surely(
             lambda: self._collection.update_one(self._mine, [{"$set": freed}]),
             patience=self._length / _BEATS_PER_LEASE,
@@ -384,8 +386,12 @@ def _acquisition(
     # A repeat of our own attempt must not take ourselves for the previous holder.
     another = {"$and": [{"$gt": ["$owner", None]}, {"$ne": ["$owner", owner]}]}
     none = {"$cond": [{"$eq": ["$owner", owner]}, "$prev", None]}
+    # All since the last release: whoever took over may have died before it ended any of them.
+    dead = {"$cond": [{"$isArray": "$dead"}, "$dead", []]}
+    last = {"$cond": [{"$and": [another, {"$eq": [{"$type": "$lsid"}, "object"]}]}, ["$lsid"], []]}
     taken = {
         "prev": {"$cond": [another, previous, none]},
+        "dead": {"$slice": [{"$concatArrays": [dead, last]}, -_DEAD_LIMIT]},
         "owner": {"$literal": owner},
         "fence": {"$add": [{"$ifNull": ["$fence", 0]}, {"$toLong": 1}]},
         "acquired_at": "$$NOW",

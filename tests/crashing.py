@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 import textwrap
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pymongo import MongoClient
 
 from mongover.testing.crash import Project, run
-from tests.servers import cli_environment
+from tests.servers import cli_environment, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pymongo.database import Database
@@ -300,3 +304,101 @@ def check_recovery(*, applied: bool) -> Callable[[Recovery], None]:
         check_end(project, applied=applied)
 
     return check
+
+
+# ---- processes and failpoints -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A place in a revision's code where it waits until the test lets it through."""
+
+    folder: Path
+    name: str = "gate"
+
+    @property
+    def code(self) -> str:
+        here, go = self.folder / f"{self.name}.here", self.folder / f"{self.name}.go"
+        return (
+            f"open({str(here)!r}, 'w').close()\n"
+            f"while not os.path.exists({str(go)!r}):\n    time.sleep(0.01)\n"
+        )
+
+    def reached(self, process: subprocess.Popen[str]) -> None:
+        """Wait until the code stands at the gate."""
+        here = self.folder / f"{self.name}.here"
+        wait_until(lambda: here.exists() or process.poll() is not None, f"the {self.name}")
+        assert here.exists(), process.communicate()
+
+    def open(self) -> None:
+        (self.folder / f"{self.name}.go").touch()
+
+
+@contextlib.contextmanager
+def started(
+    project: Project, *command: str, patch: str = "", url: str | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """The command, running; `patch` is Python code that its interpreter runs first."""
+    program = ["-m", "mongover"] if not patch else ["-c", f"{patch}\n{_MAIN}"]
+    with subprocess.Popen(
+        [sys.executable, *program, *command],
+        cwd=project.folder,
+        env=project.environment(url or project.url),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+_MAIN = "from mongover.__main__ import main\nmain()"
+
+
+def ended(process: subprocess.Popen[str], timeout: float = 90) -> tuple[int, str]:
+    """The exit code and all that the process said."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out + err
+
+
+@dataclass(slots=True)
+class Failpoint:
+    """A failpoint that is on; `hits` is known once it is off again."""
+
+    hits: int = 0
+
+
+@contextlib.contextmanager
+def failing(
+    client: MongoClient[dict[str, Any]],
+    commands: Sequence[str],
+    mode: Any,
+    **data: Any,
+) -> Iterator[Failpoint]:
+    """Let these commands of mongover's connections fail."""
+    point = Failpoint()
+    data = {"failCommands": list(commands), "appName": "mongover", **data}
+    client.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
+    try:
+        yield point
+    finally:
+        off = client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+        point.hits = off["count"]
+
+
+def records_of(project: Project) -> dict[str, dict[str, Any]]:
+    """The records as they are stored."""
+    with open_(project) as client:
+        return {each["_id"]: each for each in client[project.database]["_migrations"].find()}
+
+
+def lock_of(project: Project) -> dict[str, Any]:
+    """The lock's document, with the server's time in `now`; empty if there is none."""
+    pipeline = [{"$match": {"_id": "lock"}}, {"$set": {"now": "$$NOW"}}]
+    with open_(project) as client:
+        found = client[project.database]["_migrations_lock"].aggregate(pipeline)
+        return next(iter(found), {})
