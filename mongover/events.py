@@ -84,7 +84,9 @@ class Progress:
     operation: str
     done: int
     total: int | None
-    seconds: float
+    seconds: float  # since the revision began
+    rate: float | None = None  # documents a second, by this attempt
+    left: float | None = None  # seconds, at that rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mongover.catalogue import Catalogue
+    from mongover.checkpointing import Workplace
     from mongover.config import Config
     from mongover.doctor import Finding
     from mongover.events import Listener
@@ -705,8 +706,26 @@ class Migrator:
             transactions=transactions,
             strict=self.config.strict,
             max_time_ms=int(self.config.ddl_max_time * 1_000),
-            protected=frozenset({self.config.collection, self.config.lock_collection}),
+            protected=frozenset(self._own_collections()),
+            workplace=self._workplace(store),
         )
+
+    def _workplace(self, store: Store) -> Workplace | None:
+        from mongover.checkpointing import Workplace  # noqa: PLC0415 - the driver is heavy
+
+        if not store.url:
+            return None
+        return Workplace(
+            checkpoints=f"{self.config.collection}_checkpoints",
+            rejects=f"{self.config.collection}_rejects",
+            url=store.url,
+            database=self.config.database,
+            timeout=self.config.connect_timeout,
+        )
+
+    def _own_collections(self) -> tuple[str, ...]:
+        name = self.config.collection
+        return (name, self.config.lock_collection, f"{name}_checkpoints", f"{name}_rejects")
 
     def _change_one(
         self, command: str, target: str, change: Callable[[Record, Mapping[str, Record]], Change]

@@ -471,6 +471,12 @@ def swept(record: Record) -> Record:
     return replace(record, state=State.INTERRUPTED, outcome=outcome, error=_HOLDER_LOST)
 
 
+def note_progress(attempt: Attempt, summary: Mapping[str, Any]) -> Change:
+    """How far a long operation is, for those who look on from outside."""
+    values = {"checkpoint": dict(summary)}
+    return Change(attempt.revision, frozenset({attempt.running}), values, guard=attempt.guard)
+
+
 def sweep(record: Record) -> Change:
     """The change for a record whose holder died: interrupted, with what is known of it."""
     outcome, error = swept(record).outcome, dict(_HOLDER_LOST)

@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from mongover import events, records
+from mongover.checkpointing import LongWork, goes_on
 from mongover.errors import (
     Interrupted,
     LockLost,
@@ -31,10 +32,13 @@ from mongover.stop import StopNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from mongover.checkpointing import Workplace
     from mongover.events import Listener
     from mongover.operations import Operation
+    from mongover.operations.base import Ticket
     from mongover.plan import Plan, Step
     from mongover.records import Change, History, Record
     from mongover.revision import Revision
@@ -80,6 +84,7 @@ class Surroundings:
     strict: bool
     max_time_ms: int
     protected: frozenset[str]  # the history's own collections
+    workplace: Workplace | None = None  # where long operations keep their checkpoints
 
 
 @dataclass(slots=True)
@@ -90,6 +95,7 @@ class StepJournal:
     around: Surroundings
     declared: bool  # the revision says of itself that it can be repeated
     started: float
+    long_work: LongWork
     collections: dict[str, None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     touched_server: bool = False
@@ -131,11 +137,41 @@ class StepJournal:
         done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
         self.around.listener(done)
 
-    def progress(self, operation: Operation, done: int, total: int | None) -> None:
-        """Tell how far a long operation is."""
+    def progress(
+        self, operation: Operation, done: int, total: int | None, *, before: int = 0
+    ) -> None:
+        """Tell how far a long operation is, and now and then write it into the record."""
         seconds = time.monotonic() - self.started
-        text = operation.describe()
-        self.around.listener(events.Progress(self.attempt.revision, text, done, total, seconds))
+        rate = self.long_work.note(operation, done, total, before)
+        self.around.listener(
+            events.Progress(
+                self.attempt.revision,
+                operation.describe(),
+                done,
+                total,
+                seconds,
+                rate.rate,
+                rate.left,
+            )
+        )
+
+    def ticket(self, operation: Operation) -> Ticket | None:
+        """Where a long operation keeps its checkpoints."""
+        del operation
+        self.check()
+        return self.long_work.ticket()
+
+    def edges(self) -> AbstractContextManager[None]:
+        """While it lasts, a wish to stop waits for the next edge between two batches."""
+        revision = self.attempt.revision
+        text = f"stopping after this batch of {revision}; press Ctrl-C again to stop now"
+        notice = events.Notice(text, revision, "warning")
+        return self.around.stop.at_edges(deferred=lambda: self.around.listener(notice))
+
+    def edge(self) -> None:
+        """Stop here, between two batches, when the lease is lost or a stop was asked for."""
+        self.around.lease.check()
+        self.around.stop.edge()
 
     def message(self, text: str) -> None:
         """Pass on what the revision itself says."""
@@ -215,9 +251,18 @@ def _attempt(step: Step, around: Surroundings) -> Attempt:
     )
 
 
-def _journal(step: Step, around: Surroundings) -> StepJournal:
+def _journal(step: Step, known: Mapping[str, Record], around: Surroundings) -> StepJournal:
     attempt = _attempt(step, around)
-    return StepJournal(attempt, around, step.revision.repeatable is True, time.monotonic())
+    long_work = LongWork(
+        attempt,
+        step.revision,
+        database=around.database,
+        history=around.history,
+        workplace=around.workplace,
+        goes_on=goes_on(known.get(step.revision.id), attempt),
+    )
+    declared = step.revision.repeatable is True
+    return StepJournal(attempt, around, declared, time.monotonic(), long_work)
 
 
 def subject_of(revision: Revision) -> Subject:
@@ -241,7 +286,7 @@ def _begin_change(step: Step, journal: StepJournal, known: Mapping[str, Record])
 
 def _begin(step: Step, known: Mapping[str, Record], around: Surroundings) -> StepJournal:
     around.lease.check()
-    journal = _journal(step, around)
+    journal = _journal(step, known, around)
     around.history.write([_begin_change(step, journal, known)])
     # Who was stopped for longer than the lease just now begins no work.
     around.lease.check()
@@ -262,9 +307,10 @@ def _go_on(  # noqa: PLR0917 - one private step of run_plan
     stopping = around.stop.requested
     upcoming = None
     if following and not stopping and around.lease.lost is None:
-        upcoming = _journal(following[0], around)
+        upcoming = _journal(following[0], known, around)
         changes.append(_begin_change(following[0], upcoming, known))
     _write_end(changes, plan.steps[index], around)
+    journal.long_work.forget()
     _tell_end(plan, index, journal, around)
     if following and stopping:
         raise _stopped_between(plan, index)
@@ -357,6 +403,7 @@ def _run_in_transaction(
 
 def _run_code(step: Step, script: Script, journal: StepJournal, around: Surroundings) -> None:
     op = Operations(_target(journal, around))
+    journal.long_work.module = script.module.__name__
     with around.stop.user_code(
         safe=lambda: journal.can_stop, deferred=lambda: _tell_deferred(step, around)
     ):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class StopNow(BaseException):  # noqa: N818 - like KeyboardInterrupt, it is not an error
+class StopNow(BaseException):
     """Ends a revision's code where it stands; no `except Exception` in it can hide this."""
 
 
@@ -69,3 +69,27 @@ class Stop:
             yield
         finally:
             self._safe = None
+
+    def edge(self) -> None:
+        """End the revision's code here, between two batches, if that was asked for.
+
+        Raises:
+            StopNow: it was.
+        """
+        if self.requested:
+            raise StopNow
+
+    @contextmanager
+    def at_edges(self, *, deferred: Callable[[], None]) -> Iterator[None]:
+        """Work in batches: a first request waits for the next `edge`, a second one does not."""
+        before = self._safe, self._deferred
+        if self._safe is not None:
+            self._safe, self._deferred = _never, deferred
+        try:
+            yield
+        finally:
+            self._safe, self._deferred = before
+
+
+def _never() -> bool:
+    return False

@@ -28,8 +28,9 @@ _MOCK = "mongomock://"
 class Store:
     """History and lease in the database itself."""
 
-    def __init__(self, server: Server, config: Config) -> None:
+    def __init__(self, server: Server, config: Config, *, url: str) -> None:
         self.server: Server | MockServer = server
+        self.url = url  # where workers of a run connect to; empty where they cannot
         self.history: History = MongoHistory(server.records(config.collection))
         self._locks = server.records(config.lock_collection)
         self._config = config
@@ -56,6 +57,7 @@ class MockStore(Store):
 
     def __init__(self, server: MockServer, config: Config) -> None:
         self.server = server
+        self.url = ""
         self.history = MemoryHistory()
         self._config = config
 
@@ -136,4 +138,4 @@ def open_store(config: Config, *, environ: Mapping[str, str], stack: ExitStack) 
         url = stack.enter_context(opened).url
     server = connect(url, config.database, timeout=max(config.connect_timeout, config.wait))
     stack.callback(server.close)
-    return Store(server, config)
+    return Store(server, config, url=url)

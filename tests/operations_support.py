@@ -12,6 +12,7 @@ import bson
 from pymongo import WriteConcern
 
 from mongover.operations import Operations, Target
+from mongover.operations.base import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,8 @@ class Notebook:
     messages: list[str] = field(default_factory=list)
     checks: int = 0
     stop_at: int | None = None
+    tickets: int = 0
+    fence: int = 1
 
     def check(self) -> None:
         self.checks += 1
@@ -56,8 +59,21 @@ class Notebook:
         assert seconds >= 0
         self.outcomes.append(outcome)
 
-    def progress(self, operation: Operation, done: int, total: int | None) -> None:
+    def progress(
+        self, operation: Operation, done: int, total: int | None, *, before: int = 0
+    ) -> None:
         self.steps.append((done, total))
+
+    def ticket(self, operation: Operation) -> Ticket | None:
+        self.tickets += 1
+        return Ticket("_m_checkpoints", "_m_rejects", "0001", "up", self.tickets, "me", self.fence)
+
+    @contextmanager
+    def edges(self) -> Iterator[None]:
+        yield
+
+    def edge(self) -> None:
+        self.check()
 
     def message(self, text: str) -> None:
         self.messages.append(text)

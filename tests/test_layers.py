@@ -40,6 +40,7 @@ FLOORS = {
     "plan": 3,
     "holding": 3,
     "store": 3,
+    "checkpointing": 3,
     "catalogue": 4,
     "survey": 4,
     "doctor": 4,

@@ -18,6 +18,7 @@ from mongover.errors import OperationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from pymongo.database import Database
     from pymongo.errors import OperationFailure
@@ -59,13 +60,74 @@ class Journal(Protocol):
         """An operation ended as `done`, `unchanged` or `warning`; not called when it raised."""
         ...
 
-    def progress(self, operation: Operation, done: int, total: int | None) -> None:
-        """So many documents of an operation are done; the total where it is known."""
+    def progress(
+        self, operation: Operation, done: int, total: int | None, *, before: int = 0
+    ) -> None:
+        """So many documents of an operation are done; the total where it is known.
+
+        `before` of them were done by an earlier attempt.
+        """
+        ...
+
+    def ticket(self, operation: Operation) -> Ticket | None:
+        """Where a long operation keeps its checkpoints; None where there can be none.
+
+        Each call is one more operation of the revision: an attempt that goes on after another
+        gets the same tickets in the same order.
+        """
+        ...
+
+    def edges(self) -> AbstractContextManager[None]:
+        """While it lasts, a wish to stop interrupts nothing, but is met by `edge`."""
+        ...
+
+    def edge(self) -> None:
+        """Raise when the run must stop; called between two batches, where nothing is half-done."""
         ...
 
     def message(self, text: str) -> None:
         """A line that the revision itself wants to be seen."""
         ...
+
+
+class Door(Protocol):
+    """How a worker in another process gets at the database and the revision's code; picklable."""
+
+    def database(self) -> AbstractContextManager[Database[Document]]:
+        """The database, over a client of its own."""
+        ...
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """A function or class at the top level of the revision's module."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One long operation of one attempt, as its checkpoints name it; picklable.
+
+    Attributes:
+        checkpoints: The collection of the checkpoints.
+        rejects: The collection of the documents that were kept aside.
+        ordinal: The place of the operation among those of the revision that have checkpoints.
+        owner: The holder of the lease.
+        fence: Its fence.
+    """
+
+    checkpoints: str
+    rejects: str
+    revision: str
+    direction: str
+    ordinal: int
+    owner: str
+    fence: int
+    module: str = ""
+    door: Door | None = None
+
+    @property
+    def key(self) -> str:
+        """The `_id` of the operation's head document."""
+        return f"{self.revision}/{self.direction}/{self.ordinal:04d}"
 
 
 class Outside(Protocol):
@@ -148,6 +210,19 @@ class Operation(ABC):
         name = getattr(self, "collection", None)
         return (name,) if isinstance(name, str) else ()
 
+    def exactly_once(self, target: Target) -> bool:
+        """Whether a repeat after a crash would not do it again, although it is not `repeatable`.
+
+        True where checkpoints stand in the same transaction as what they tell of.
+        """
+        return target.transaction
+
+    def identity(self) -> dict[str, Any]:
+        """What a later attempt knows it by, as JSON; by default all of it."""
+        pace = getattr(self, "pace", None)
+        slow = pace.options() if pace else {}
+        return {name: value for name, value in self.to_json().items() if name not in slow}
+
     def reverse(self) -> Operation | None:
         """What undoes it where it found nothing before, or None where nothing can."""
         return None
@@ -165,6 +240,8 @@ class Operation(ABC):
             value = getattr(self, item.name)
             if item.default is MISSING and item.default_factory is MISSING:
                 positional.append(value)
+            elif item.name == "pace":
+                keyword |= value.options() if value else {}
             elif value != _default(item):
                 keyword[item.name] = value
         return positional, keyword
@@ -177,6 +254,8 @@ class Operation(ABC):
     def to_json(self) -> dict[str, Any]:
         """The operation as a JSON document."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        if pace := values.pop("pace", None):
+            values |= pace.options()
         return {"operation": self.verb, **{name: plain(value) for name, value in values.items()}}
 
 

@@ -1,7 +1,6 @@
 """Verbs for documents: insert, update, delete, and fields that come, go and change their names.
 
-All of them work on the server; only `insert` sends documents, in batches. What reads documents
-into Python (conversion, copying, transformation) belongs beside these, with checkpoints.
+All of them work on the server; only `insert` sends documents, in batches.
 """
 
 from __future__ import annotations
@@ -24,11 +23,15 @@ from mongover.operations.base import (
     plain,
 )
 from mongover.operations.duplicates import shown
+from mongover.operations.ranges import both
+from mongover.operations.serverside import Change, deleting, perform, updating
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pymongo import InsertOne, ReplaceOne, UpdateOne
+
+    from mongover.operations.pace import Pace
 
     Write = InsertOne[Document] | ReplaceOne[Document] | UpdateOne
 
@@ -204,6 +207,7 @@ class Update(Operation):
     update: Document | list[Document]
     array_filters: list[Document] | None = None
     collation: dict[str, Any] | None = None
+    pace: Pace | None = None
 
     verb: ClassVar[str] = "update"
 
@@ -222,16 +226,24 @@ class Update(Operation):
     def _many(self, names: list[str]) -> str:
         return f"update {len(names)} fields of {self.collection}"
 
+    def exactly_once(self, target: Target) -> bool:
+        """Where there are transactions; with a collation in one command, which cannot tell."""
+        return target.transaction or (target.transactions and self.collation is None)
+
     def apply(self, target: Target) -> Outcome:
-        """One `update_many`."""
-        collection = target.db[self.collection]
-        result = collection.update_many(
+        """One command for few documents, ranges of `_id` for many."""
+        change = Change(
+            self.collection,
             self.filter,
-            self.update,
-            array_filters=self.array_filters,
-            collation=self.collation,
+            updating(
+                self.collection,
+                self.update,
+                arrayFilters=self.array_filters,
+                collation=self.collation,
+            ),
+            single=self.collation is not None,
         )
-        return _changed(self, target, result.modified_count, result.matched_count)
+        return perform(self, target, change, self.pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +253,7 @@ class Delete(Operation):
     collection: str
     filter: Document
     collation: dict[str, Any] | None = None
+    pace: Pace | None = None
 
     verb: ClassVar[str] = "delete"
 
@@ -255,9 +268,15 @@ class Delete(Operation):
         return f"delete {self.collection} by {names}" if names else f"delete all {self.collection}"
 
     def apply(self, target: Target) -> Outcome:
-        """One `delete_many`."""
-        result = target.db[self.collection].delete_many(self.filter, collation=self.collation)
-        return _changed(self, target, result.deleted_count, result.deleted_count)
+        """One command for few documents, ranges of `_id` for many."""
+        change = Change(
+            self.collection,
+            self.filter,
+            deleting(self.collection, collation=self.collation),
+            settles=True,
+            single=self.collation is not None,
+        )
+        return perform(self, target, change, self.pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +287,7 @@ class AddField(Operation):
     field: str
     value: Any
     filter: Document | None = None
+    pace: Pace | None = None
 
     verb: ClassVar[str] = "add_field"
 
@@ -281,11 +301,11 @@ class AddField(Operation):
         return f"add field {self.collection}.{self.field}"
 
     def apply(self, target: Target) -> Outcome:
-        """One `update_many` over the documents without the field."""
-        lacking = _with(self.filter, {self.field: {"$exists": False}})
-        change = {"$set": {self.field: self.value}}
-        result = target.db[self.collection].update_many(lacking, change)
-        return _changed(self, target, result.modified_count, result.matched_count)
+        """Over the documents without the field; in ranges of `_id` where they are many."""
+        lacking = both(self.filter, {self.field: {"$exists": False}})
+        command = updating(self.collection, {"$set": {self.field: self.value}})
+        change = Change(self.collection, lacking, command, settles=True)
+        return perform(self, target, change, self.pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +315,7 @@ class RemoveField(Operation):
     collection: str
     field: str
     filter: Document | None = None
+    pace: Pace | None = None
 
     verb: ClassVar[str] = "remove_field"
 
@@ -308,11 +329,11 @@ class RemoveField(Operation):
         return f"remove field {self.collection}.{self.field}"
 
     def apply(self, target: Target) -> Outcome:
-        """One `update_many` over the documents with the field."""
-        having = _with(self.filter, {self.field: {"$exists": True}})
-        change = {"$unset": {self.field: ""}}
-        result = target.db[self.collection].update_many(having, change)
-        return _changed(self, target, result.modified_count, result.matched_count)
+        """Over the documents with the field; in ranges of `_id` where they are many."""
+        having = both(self.filter, {self.field: {"$exists": True}})
+        command = updating(self.collection, {"$unset": {self.field: ""}})
+        change = Change(self.collection, having, command, settles=True)
+        return perform(self, target, change, self.pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,11 +348,14 @@ class RenameField(Operation):
     field: str
     to: str
     on_existing: str = "refuse"
+    pace: Pace | None = None
 
     verb: ClassVar[str] = "rename_field"
 
     @classmethod
-    def of(cls, collection: str, field: str, to: str, *, on_existing: str) -> RenameField:
+    def of(
+        cls, collection: str, field: str, to: str, *, on_existing: str, pace: Pace | None = None
+    ) -> RenameField:
         """From the arguments of `op.rename_field`, checked."""
         check_name(collection)
         check_path(field)
@@ -343,7 +367,7 @@ class RenameField(Operation):
             )
         if "_id" in {field, to}:
             raise OperationFailed("_id cannot be renamed, nor can a field become it")
-        return cls(collection, field, to, on_existing)
+        return cls(collection, field, to, on_existing, pace)
 
     @property
     def repeatable(self) -> bool:
@@ -358,18 +382,18 @@ class RenameField(Operation):
         """The way back, except where values were overwritten."""
         if self.on_existing == "overwrite":
             return None
-        return RenameField(self.collection, self.to, self.field, self.on_existing)
+        return RenameField(self.collection, self.to, self.field, self.on_existing, self.pace)
 
     def apply(self, target: Target) -> Outcome:
-        """One `update_many`; its filter keeps a target that appears meanwhile from being lost."""
+        """Over those with the old name; a target that appears meanwhile is never lost."""
         found: Document = {self.field: {"$exists": True}}
         if self.on_existing != "overwrite":
             if self.on_existing == "refuse":
                 self._check_both(target)
             found[self.to] = {"$exists": False}
-        change = {"$rename": {self.field: self.to}}
-        result = target.db[self.collection].update_many(found, change)
-        return _changed(self, target, result.modified_count, result.matched_count)
+        command = updating(self.collection, {"$rename": {self.field: self.to}})
+        change = Change(self.collection, found, command, settles=True)
+        return perform(self, target, change, self.pace)
 
     def _check_both(self, target: Target) -> None:
         both = {self.field: {"$exists": True}, self.to: {"$exists": True}}
@@ -450,12 +474,3 @@ def _value(document: Mapping[str, Any], path: str) -> Any:
     for part in path.split("."):
         value = value[part]
     return value
-
-
-def _with(first: Document | None, second: Document) -> Document:
-    return {"$and": [first, second]} if first else second
-
-
-def _changed(operation: Operation, target: Target, changed: int, matched: int) -> Outcome:
-    target.journal.progress(operation, matched, matched)
-    return "done" if changed else "unchanged"

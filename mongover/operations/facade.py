@@ -43,6 +43,7 @@ from mongover.operations.indexes import (
     ReplaceIndex,
     UnhideIndex,
 )
+from mongover.operations.pace import Pace
 from mongover.operations.translate import translate
 from mongover.operations.validators import DropValidator, SetValidator
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
     from mongover.operations.collections import CollectionOptions, ModifyOptions
     from mongover.operations.index import IndexOptions
+    from mongover.operations.pace import PaceOptions
 
 
 class Operations:
@@ -194,12 +196,19 @@ class Operations:
         *,
         array_filters: list[Document] | None = None,
         collation: Any = None,
+        **pace: Unpack[PaceOptions],
     ) -> None:
-        """Change all documents that the filter finds, by operators or by a pipeline."""
+        """Change all documents that the filter finds, by operators or by a pipeline.
+
+        Many documents are changed in ranges of `_id`, each with a checkpoint. `max_rate`
+        (documents a second), `pause` (seconds after each batch) and `max_lag` (seconds that a
+        secondary may be behind) slow that down, here and in the other verbs that take them.
+        """
         collation = None if collation is None else collation_document(collation)
         found = check_filter(filter, verb="update")
         change = check_update(update)
-        self.run(Update(check_name(collection), found, change, array_filters, collation))
+        slow = Pace.of(pace)
+        self.run(Update(check_name(collection), found, change, array_filters, collation, slow))
 
     def delete(
         self,
@@ -207,11 +216,12 @@ class Operations:
         filter: Document,  # noqa: A002 - MongoDB's own word for it
         *,
         collation: Any = None,
+        **pace: Unpack[PaceOptions],
     ) -> None:
         """Delete all documents that the filter finds; `{}` means every one."""
         collation = None if collation is None else collation_document(collation)
         found = check_filter(filter, verb="delete")
-        self.run(Delete(check_name(collection), found, collation))
+        self.run(Delete(check_name(collection), found, collation, Pace.of(pace)))
 
     def add_field(
         self,
@@ -220,9 +230,11 @@ class Operations:
         value: Any,
         *,
         filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        **pace: Unpack[PaceOptions],
     ) -> None:
         """Give a field to all documents that lack it; null counts as having it."""
-        self.run(AddField(check_name(collection), check_path(field), value, filter or None))
+        name, slow = check_path(field), Pace.of(pace)
+        self.run(AddField(check_name(collection), name, value, filter or None, slow))
 
     def remove_field(
         self,
@@ -230,17 +242,25 @@ class Operations:
         field: str,
         *,
         filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        **pace: Unpack[PaceOptions],
     ) -> None:
         """Take a field from all documents that have it."""
         if check_path(field) == "_id":
             raise OperationFailed("_id cannot be removed")
-        self.run(RemoveField(check_name(collection), field, filter or None))
+        self.run(RemoveField(check_name(collection), field, filter or None, Pace.of(pace)))
 
     def rename_field(
-        self, collection: str, field: str, to: str, *, on_existing: str = "refuse"
+        self,
+        collection: str,
+        field: str,
+        to: str,
+        *,
+        on_existing: str = "refuse",
+        **pace: Unpack[PaceOptions],
     ) -> None:
         """Rename a field; documents that have both names: `refuse`, `skip` or `overwrite`."""
-        self.run(RenameField.of(collection, field, to, on_existing=on_existing))
+        slow = Pace.of(pace)
+        self.run(RenameField.of(collection, field, to, on_existing=on_existing, pace=slow))
 
     # -- escape -------------------------------------------------------------------------------
 
@@ -294,7 +314,7 @@ class Operations:
         target = self._target
         for name in operation.collections:
             target.journal.touched(name)
-        if not operation.repeatable and not target.transaction:
+        if not operation.repeatable and not operation.exactly_once(target):
             target.journal.unrepeatable(operation.describe())
         if target.strict or target.transaction or not operation.creation:
             return operation.apply(target)
