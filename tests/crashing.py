@@ -402,3 +402,14 @@ def lock_of(project: Project) -> dict[str, Any]:
     with open_(project) as client:
         found = client[project.database]["_migrations_lock"].aggregate(pipeline)
         return next(iter(found), {})
+
+
+def heard(process: subprocess.Popen[str], text: str) -> str:
+    """What the process said on stderr up to the line that holds the text."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it ended without saying {text!r}: {said}")
