@@ -67,6 +67,7 @@ def run_transaction(
                 raise
             _give_up_if_hopeless(session, watch.first, error, time.monotonic() - started)
             if attempt == attempts:
+                _end_session(session)
                 raise _used_up(attempts, watch.first, error) from error
         time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
     raise AssertionError("a transaction needs at least one attempt")
@@ -115,7 +116,7 @@ def _commit(session: ClientSession) -> None:
 
 
 def _end_session(session: ClientSession) -> None:
-    """Let the server drop a transaction whose commit may not have arrived.
+    """Let the server drop a transaction that it may still hold, whatever it answered.
 
     Left open, it would make the next write to the record wait for its end.
     """
