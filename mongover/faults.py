@@ -145,14 +145,14 @@ def describe(error: BaseException, redact: Callable[[str], str]) -> dict[str, An
             "type": error.kind,
             "code": code if code is not None else error.code,
             "code_name": name_of(cause) if cause is not None else "",
-            "message": redact(message_of(error)),
+            "message": redact(message_of(error)) or type(error).__name__,
         }
     known = isinstance(error, PyMongoError)
     return {
         "type": type(error).__name__,
         "code": code_of(error) if known else None,
         "code_name": name_of(error) if known else "",
-        "message": redact(message_of(error)),
+        "message": redact(message_of(error)) or type(error).__name__,
     }
 
 

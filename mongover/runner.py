@@ -337,12 +337,12 @@ def _write_end(changes: Sequence[Change], step: Step, around: Surroundings) -> N
 
 def _lost(step: Step, conflict: RecordConflict) -> MongoverError:
     if conflict.gone:
-        conflict.message = f"the record of {step.revision.id} was deleted while it ran"
-        conflict.hint = (
-            "its own code may have done it (does it drop the database?); what it did stands: note "
-            f'it with mongover stamp {step.revision.id} --reason "…"'
+        return RecordConflict(
+            f"the record of {step.revision.id} was deleted while it ran",
+            hint="its own code may have done it (does it drop the database?); what it did stands: "
+            f'note it with mongover stamp {step.revision.id} --reason "…"',
+            after="nothing after it was run.",
         )
-        return conflict
     return LockLost(
         f"this process lost the lock while {step.revision.id} ran: {conflict.message}",
         hint=f"see what the new holder made of it: mongover show {step.revision.id}",
