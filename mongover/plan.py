@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mongover.errors import (
     Ahead,
+    BadRecord,
     Blocked,
     CycleError,
     DuplicateRevision,
@@ -90,7 +91,8 @@ class Problem:
     """Something that is wrong, or worth knowing when there is no `error`.
 
     `kind` is one of: unreadable, duplicate, unknown-parent, cycle, multiple-heads, edited, missing,
-    ahead, blocked, out-of-order; without an error: reformatted, failed, interrupted, degraded.
+    ahead, blocked, out-of-order, bad-record; without an error: reformatted, failed, interrupted,
+    degraded.
     """
 
     revision: str | None
@@ -251,10 +253,13 @@ def plan_downgrade(
     Raises:
         TargetError: the target names nothing.
         FilesError: files that the plan needs do not hold together.
-        HistoryError: files and history disagree on something that the plan needs.
+        HistoryError: files and history disagree on something that the plan needs, or the order of
+            application cannot be told.
         Irreversible: a revision on the way has no downgrade.
     """
     case = _look(files, records, sources)
+    for error in _shared_places(case).values():
+        raise error
     selection = Targets(case.graph, case.applied).downgrade(target)
     order = _downward(case, selection)
     notices = [line for each in order for line in _examine_downgrade(case, each)]
@@ -292,6 +297,9 @@ def find_problems(
         if error not in unreadable
     ]
     problems += _head_problems(case, wrong)
+    problems += [
+        _problem(name, "bad-record", error) for name, error in _shared_places(case).items()
+    ]
     for name in sorted(records, key=number_of):
         problems.extend(_record_problems(case, records[name]))
     pending = [each for each in case.graph.nodes if _state(case, each) not in RUNNING]
@@ -537,6 +545,27 @@ def _gone(case: _Case, record: Record) -> MissingFile | Ahead:
         notes=() if case.newest >= 0 else [f"there are no revision files in {folder} at all"],
         after=_NOTHING_RUN,
     )
+
+
+def _shared_places(case: _Case) -> dict[str, BadRecord]:
+    """What is wrong with applied revisions whose place in the order of application is another's."""
+    first: dict[int, str] = {}
+    found = {}
+    free = max((record.sequence for record in case.records.values()), default=0)
+    for name in case.applied:
+        place = case.records[name].sequence
+        other = first.setdefault(place, name)
+        if other == name or not place:  # without any place: as old as the history, by number
+            continue
+        free += 1
+        found[name] = BadRecord(
+            f"{other} and {name} both have the sequence number {place}, so the order in which they"
+            " were applied is not known",
+            hint=f"correct the record by hand: if {name} was applied last, set its `sequence` to"
+            f" {free}",
+            after=_NOTHING_RUN,
+        )
+    return found
 
 
 def _blocked(case: _Case, record: Record) -> Blocked:
