@@ -382,12 +382,12 @@ def failing(
     """Let these commands of mongover's connections fail."""
     point = Failpoint()
     data = {"failCommands": list(commands), "appName": "mongover", **data}
-    client.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
+    on = client.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
     try:
         yield point
     finally:
         off = client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
-        point.hits = off["count"]
+        point.hits = off["count"] - on["count"]  # it counts since the server's start
 
 
 def records_of(project: Project) -> dict[str, dict[str, Any]]:
