@@ -197,7 +197,7 @@ def parse_record(document: Mapping[str, Any]) -> Record:
     outcome = document.get("outcome")
     return Record(
         revision=document["_id"],
-        state=_member(document, "state", State),
+        state=_state(document),
         direction=_member(document, "direction", Direction, Direction.UP),
         outcome=None if outcome is None else _member(document, "outcome", Outcome),
         checkpoint=document.get("checkpoint"),
@@ -250,6 +250,17 @@ def _strings(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
                 hint=_REPAIR_HINT,
             )
     return tuple(document[name])
+
+
+def _state(document: Mapping[str, Any]) -> State:
+    state = _member(document, "state", State)
+    if state is State.PENDING:
+        raise BadRecord(
+            f"record {document['_id']!r}: state is 'pending', which only the absence of a record"
+            " can say",
+            hint=_REPAIR_HINT,
+        )
+    return state
 
 
 def _member(
@@ -606,7 +617,7 @@ def fits(document: Mapping[str, Any] | None, change: Change) -> bool:
         return State.PENDING in change.expect and change.guard is None
     if document.get("tool") != TOOL or document.get("state") not in change.expect:
         return False
-    return change.guard in (None, (document.get("owner"), document.get("fence")))
+    return change.guard in (None, (document.get("owner"), document.get("fence") or 0))
 
 
 def conflict(change: Change, document: Mapping[str, Any] | None) -> RecordConflict:
