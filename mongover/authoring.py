@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SLUG_LENGTH: Final = 40
 _ID_WIDTH: Final = 4
+_ID_LENGTH: Final = 40
 _NUMBERED: Final = re.compile(r"([0-9]+)(.*)\.py", re.DOTALL)
 
 _TEMPLATE: Final = Template(
@@ -100,8 +101,8 @@ def write_revision(
     message = " ".join(message.encode("utf-8", "replace").decode().split())
     if not message:
         raise UsageError("a revision needs a message", hint='give it one: -m "create users"')
-    if re.fullmatch("[0-9]+", id) is None:
-        raise UsageError(f"{id!r} is no revision id", hint="an id is a number such as 0042")
+    if re.fullmatch(f"[0-9]{{1,{_ID_LENGTH}}}", id) is None:
+        raise UsageError(f"{id[:80]!r} is no revision id", hint="an id is a number such as 0042")
     path = folder / f"{id}_{slug(message)}.py"
     text = _render(
         id=id,

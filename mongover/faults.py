@@ -223,6 +223,7 @@ def _reason(error: PyMongoError) -> str:
         ("no such file", "the socket does not exist"),
         ("ssl handshake failed", "the TLS handshake failed"),
         ("timed out", "no answer"),
+        ("no servers found yet", "no answer"),
     ):
         if sign in lowered:
             return reason

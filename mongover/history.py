@@ -155,7 +155,9 @@ def _request(change: Change) -> UpdateOne:
     query: dict[str, Any] = {"_id": change.revision, "tool": TOOL}
     query["state"] = {"$in": [_plain(state) for state in sorted(change.expect)] + _absent(change)}
     if change.guard is not None:
-        query["owner"], query["fence"] = change.guard
+        owner, fence = change.guard
+        query["owner"] = owner
+        query["fence"] = fence or {"$in": [0, None]}  # hands may have taken the field away
     if _absent(change) and change.entry is None:
         return UpdateOne(query, _plain_update(change), upsert=True)
     return UpdateOne(query, [{"$set": _fields(change)}], upsert=True)
