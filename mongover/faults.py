@@ -61,6 +61,8 @@ def code_of(error: BaseException) -> int | None:
         for kind in ("writeErrors", "writeConcernErrors"):
             if details.get(kind):
                 return _number(details[kind][0].get("code"))
+        if "code" in details:  # some errors of the driver keep it nowhere else
+            return _number(details["code"])
     return _number(getattr(error, "code", None))
 
 
