@@ -190,10 +190,17 @@ def find_revision(files: RevisionFiles, records: Mapping[str, Record], target: s
 
 
 def applied_in_order(records: Mapping[str, Record]) -> tuple[str, ...]:
-    """The applied revisions in the order of their application: what `Targets` asks for."""
+    """The applied revisions in the order of their application: what `Targets` asks for.
+
+    One whose downgrade may be half done comes last, so that `-1` ends that before anything else.
+    """
     applied = [record for record in records.values() if record.counts_as_applied]
-    applied.sort(key=lambda record: (record.sequence, number_of(record.revision)))
+    applied.sort(key=_place)
     return tuple(record.revision for record in applied)
+
+
+def _place(record: Record) -> tuple[bool, int, tuple[int, str]]:
+    return _half(record, Direction.DOWN), record.sequence, number_of(record.revision)
 
 
 def plan_upgrade(
@@ -583,7 +590,7 @@ def _blocked(case: _Case, record: Record) -> Blocked:
 
 
 def _again(case: _Case, record: Record) -> str:
-    """The command that goes on with an attempt, and reverts nothing else."""
+    """The command that goes on with an attempt and, where a target can say so, does no more."""
     if record.direction is Direction.UP:
         return "mongover upgrade"
     line = [each for each in case.applied if case.graph.nodes[each].schema == record.schema]

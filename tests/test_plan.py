@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mongover.errors import (
     Ahead,
+    BadRecord,
     Blocked,
     CycleError,
     DuplicateRevision,
@@ -465,6 +466,35 @@ def test_half_a_downgrade_says_how_to_finish_it(identifier: str, finish: str) ->
         up(shop(), history(_x=record_), "alone" if identifier == "0003" else identifier)
     assert finish in caught.value.hint
     assert f"mongover resolve {identifier}" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("half", "outcome", "command"),
+    [
+        ("0006", REPEATABLE, "mongover downgrade -1"),  # whatever was applied after it
+        ("0006", NOTHING, "mongover downgrade users@-1"),
+        ("0005", NOTHING, "mongover downgrade -1"),
+        ("0003", NOTHING, "mongover downgrade alone@-1"),
+    ],
+)
+def test_the_command_that_ends_half_a_downgrade_reverts_nothing_else(
+    half: str, outcome: dict[str, Any], command: str
+) -> None:
+    records = history("0003", "0001", "0004", "0006", "0002", "0005")
+    records[half] = replace(records[half], state=State.FAILED, direction=Direction.DOWN, **outcome)
+    (problem,) = find_problems(shop(), records, sources=no_source)
+    assert f"`{command}`" in problem.hint
+    assert ids(down(shop(), records, command.rsplit(maxsplit=1)[-1])) == [half]
+
+
+def test_two_applied_revisions_with_one_sequence_number_are_named_and_not_reverted() -> None:
+    records = history("0001", "0002")
+    records["0002"] = replace(records["0002"], sequence=1)
+    (problem,) = find_problems(shop(), records, sources=no_source)
+    assert (problem.revision, problem.kind) == ("0002", "bad-record")
+    with pytest.raises(BadRecord, match="0001 and 0002 both have the sequence number 1"):
+        down(shop(), records, "base")
+    assert ids(up(shop(), records, "alone")) == ["0003"]
 
 
 def test_little_is_said_of_who_and_when_when_little_is_known() -> None:
