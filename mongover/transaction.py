@@ -106,6 +106,7 @@ def _commit(session: ClientSession) -> None:
             session.commit_transaction()
         except PyMongoError as error:
             if not error.has_error_label("UnknownTransactionCommitResult"):
+                _end_session(session)  # a refused commit may leave the transaction open
                 raise
             if attempt == _COMMIT_ATTEMPTS:
                 _end_session(session)
