@@ -31,7 +31,7 @@ def serve(app: App, host: str, port: int, allow_host: tuple[str, ...]) -> int:
     """
     run = _server()
     with app.migrator() as migrator:
-        app.output.talk(f"http://{host}:{port}/migrations/ — Ctrl-C stops it.")
+        app.output.talk("Ctrl-C stops the server.")
         code: int = run(migrator, host=host, port=port, hosts=allow_host, environ=app.environ)
     return code
 
@@ -39,7 +39,7 @@ def serve(app: App, host: str, port: int, allow_host: tuple[str, ...]) -> int:
 def _server() -> Any:
     """The server, found by its name: it is an extra, and not a part of the command line."""
     try:
-        return import_module("mongover.web.serve").serve
+        return import_module("mongover.web.server").serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mongover"):
             raise

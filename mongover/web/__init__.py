@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mongover.web.api import migrations_router
     from mongover.web.auth import Tokens
-    from mongover.web.serve import create_app, serve
+    from mongover.web.server import create_app, serve
 
 __all__ = ["Tokens", "create_app", "migrations_router", "serve"]
 
 _HOMES = {
     "Tokens": "mongover.web.auth",
-    "create_app": "mongover.web.serve",
+    "create_app": "mongover.web.server",
     "migrations_router": "mongover.web.api",
-    "serve": "mongover.web.serve",
+    "serve": "mongover.web.server",
 }
 
 

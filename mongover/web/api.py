@@ -92,9 +92,7 @@ class Endpoints:
         """Every revision of files and history with its links and states, and every problem."""
         migrator, redaction = self._service.migrator, self._service.redaction
         found = await self._service.share("catalogue", migrator.catalogue)
-        return JSONResponse(
-            shapes.catalogue_document(found, migrator.config.database, redaction)
-        )
+        return JSONResponse(shapes.catalogue_document(found, migrator.config.database, redaction))
 
     async def access(self, request: Request) -> Response:
         """What the token of this request allows, and what needs one. Needs none itself."""

@@ -131,10 +131,10 @@ def _invalid(error: RequestValidationError) -> Problem:
 
 
 def _of_http(error: HTTPException) -> Problem:
-    kind, title = _TITLES.get(error.status_code, ("bad-request", "The request makes no sense"))
-    return Problem(
-        error.status_code, kind, title, str(error.detail), headers=dict(error.headers or {})
-    )
+    # FastAPI's 400 is a body that it cannot read at all: bad input like any other.
+    status = 422 if error.status_code == 400 else error.status_code  # noqa: PLR2004 - HTTP
+    kind, title = _TITLES.get(status, ("bad-request", "The request makes no sense"))
+    return Problem(status, kind, title, str(error.detail), headers=dict(error.headers or {}))
 
 
 _TITLES: Final[Mapping[int, tuple[str, str]]] = {

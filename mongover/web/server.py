@@ -129,7 +129,9 @@ def serve(
             proxy_headers=False,  # the brake on wrong tokens counts peers, not what a header says
         )
         _leave_quietly()
-        uvicorn.Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)  # from here on LOGGING counts
+        logger.info("running on %s with everything below %s", base_url(listener), PREFIX)
+        server.run(sockets=[listener])
     return 0
 
 
@@ -149,6 +151,12 @@ def listen(host: str, port: int) -> socket.socket:
             hint="another program may be using it: choose another --port",
             after="nothing was started.",
         ) from error
+
+
+def base_url(listener: socket.socket) -> str:
+    """The address of a listening socket, as a browser takes it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _leave_quietly() -> None:
