@@ -359,10 +359,15 @@ def _holds_secret(url: str) -> bool:
     return redact_url(shape) != shape
 
 
+def database_name(folder: str) -> str:
+    """A database name that MongoDB takes, made of a folder's name."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", folder).strip("_-")[:_SLUG_LENGTH]
+    return f"{name}_app" if name.lower() in {"admin", "local", "config"} else name or "app"
+
+
 def _checked_database(folder: Path, database: str | None) -> str:
     if database is None:
-        name = re.sub(r"[^A-Za-z0-9_-]+", "_", folder.name).strip("_")[:_SLUG_LENGTH] or "app"
-        return f"{name}_app" if name in {"admin", "local", "config"} else name
+        return database_name(folder.name)
     problem = database_problem(database) if database else "must not be empty"
     if problem is not None:
         raise UsageError(f"the database {problem}", hint="choose another name with --database")

@@ -120,8 +120,10 @@ def _option_secrets(key: str, value: str) -> Iterator[str]:
 
 def _forms(secret: str) -> Iterator[str]:
     plain = unquote(secret)
-    encoded = quote(plain, safe="")
-    whole = {secret, plain, unquote_plus(secret), encoded, encoded.lower()}
+    whole = {secret, plain, unquote_plus(secret)}
+    for form in (secret, plain):
+        encoded = quote(form, safe="")
+        whole |= {encoded, encoded.lower()}
     for form in whole:
         yield form
         yield repr(form)[1:-1]

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mongover.authoring import init_project, next_id, restore_file, slug, write_revision
-from mongover.config import load_config, settings
+from mongover.authoring import (
+    database_name,
+    init_project,
+    next_id,
+    restore_file,
+    slug,
+    write_revision,
+)
+from mongover.config import database_problem, load_config, settings
 from mongover.errors import ConfigError, DuplicateRevision, UsageError
 from mongover.revision import parse_revision, read_revisions
 from mongover.script import load_script
@@ -285,6 +292,13 @@ def test_a_new_project_can_be_used_at_once(tmp_path: Path):
     assert config.versions == folder / "versions"
     assert read_revisions(config.versions).revisions == {}
     assert (folder / ".gitignore").read_text() == ".mongover/\n"
+
+
+@given(st.text())
+def test_every_folder_gives_a_database_name_that_the_server_takes(folder: str):
+    name = database_name(folder)
+    assert database_problem(name) is None
+    assert name.lower() not in {"admin", "local", "config", ""}
 
 
 def test_every_key_stands_in_the_new_configuration_with_its_true_default(tmp_path: Path):

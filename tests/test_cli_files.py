@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mongover.cli.files import database_name, make_project, open_editor
-from mongover.config import Config, database_problem, load_config
+from mongover.cli.files import open_editor
+from mongover.config import Config, load_config
 from mongover.embedded import EmbeddedServer
 from mongover.errors import UsageError
 from mongover.migrator import Shown
@@ -28,7 +26,7 @@ def test_init_makes_a_project_and_says_what_comes_next(tmp_path: Path):
     done = run_cli("init", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.split() == [
-        *("created", "alembic-style.ini", "created", ".gitignore", "created", "versions/"),
+        *("created", "versions/", "created", ".gitignore", "created", "alembic-style.ini"),
     ]
     assert 'next: mongover revision -m "create users"' in done.stderr
     config = load_config(None, overrides={}, environ={}, cwd=tmp_path)
@@ -40,12 +38,14 @@ def test_init_makes_a_project_and_says_what_comes_next(tmp_path: Path):
 def test_init_says_what_it_made_and_what_it_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".gitignore").write_text("mine")
+    (tmp_path / "versions").mkdir()
     result = invoke(fake(), "init")
     assert result.stdout.splitlines() == [
         "created  alembic-style.ini",
-        "created  versions/",
-        "kept     .gitignore",
+        "kept     versions/",
+        "changed  .gitignore",
     ]
+    assert (tmp_path / ".gitignore").read_text() == "mine\n.mongover/\n"
     assert "cd " not in result.stderr
     assert document(invoke(fake(), "init", "sub", "--json"))["kept"] == []
     assert "cd sub, then " in invoke(fake(), "init", "sub").stderr
@@ -57,7 +57,7 @@ def test_init_never_overwrites(tmp_path: Path):
     (tmp_path / "versions").mkdir()
     done = run_cli("init", "--json", cwd=tmp_path)
     assert document(done)["created"] == []
-    assert document(done)["kept"] == ["alembic-style.ini", ".gitignore", "versions/"]
+    assert document(done)["kept"] == ["alembic-style.ini"]
     assert (tmp_path / "alembic-style.ini").read_text() == "mine"
     assert (tmp_path / ".gitignore").read_text() == "mine"
 
@@ -67,13 +67,12 @@ def test_init_keeps_a_pyproject_with_our_section_and_ignores_one_without(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
-    assert "alembic-style.ini" in make_project(tmp_path)[0]
+    assert "created  alembic-style.ini" in invoke(fake(), "init").stdout
     other = tmp_path / "other"
     other.mkdir()
     (other / "pyproject.toml").write_text("[tool.mongover]\n")
-    made, kept = make_project(other)
-    assert kept == ["other/pyproject.toml"]
-    assert "other/alembic-style.ini" not in made
+    assert invoke(fake(), "init", "other").stdout == "kept     other/pyproject.toml\n"
+    assert not (other / "alembic-style.ini").exists()
 
 
 def test_init_in_another_folder_with_url_and_database(tmp_path: Path):
@@ -83,20 +82,6 @@ def test_init_in_another_folder_with_url_and_database(tmp_path: Path):
     assert "cd 'new one', then " in done.stderr
     config = load_config(None, overrides={}, environ={}, cwd=tmp_path / "new one")
     assert (str(config.url), config.database) == ("mongodb://db.example/", "shop")
-
-
-def test_init_where_nothing_can_be_written_is_an_error_that_names_the_place(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot make a project"):
-        make_project(tmp_path / "file" / "deeper")
-
-
-@given(st.text())
-def test_every_folder_gives_a_database_name_that_the_server_takes(folder: str):
-    name = database_name(folder)
-    assert name
-    assert database_problem(name) is None
-    assert name != "admin"
 
 
 def test_a_revision_is_written_and_its_path_told():

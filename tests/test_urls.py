@@ -53,6 +53,7 @@ def test_a_shown_url_keeps_everything_but_its_secrets(url: str, shown: str):
 @example(password="a@b/", encode=False)
 @example(password="p?x=1@", encode=False)
 @example(password="////", encode=False)
+@example(password="0%00", encode=False)
 def test_no_password_survives_in_any_form(*, password: str, encode: bool):
     typed = quote(password, safe="") if encode else password
     url = f"mongodb://zz:{typed}@h:1/d"

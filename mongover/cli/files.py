@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -29,19 +28,6 @@ if TYPE_CHECKING:
 
 _DISAGREE: Final = 4
 _EDITORS: Final = ("sensible-editor", "nano", "vim", "vi")
-_INI: Final = """\
-# The configuration of mongover; `mongover doctor` checks it. A variable such as MONGOVER_URL or a
-# flag such as --url wins over a line here; ${{NAME}} or ${{NAME:-default}} reads the environment.
-[mongover]
-{url_note}
-url = {url}
-database = {database}
-versions = versions
-"""
-_EMBEDDED_NOTE: Final = """\
-# A private MongoDB of this project, for development. With a server of your own:
-# url = mongodb://localhost:27017"""
-_URL_NOTE: Final = "# Keep a password out of this file: url = ${MONGODB_URL}"
 
 
 @click.command("init", cls=Command)
@@ -52,63 +38,28 @@ def init(app: App, folder: Path) -> None:
     Writes alembic-style.ini, the folder versions and a .gitignore. What is there already stays as
     it is. Without --url the project uses a private embedded MongoDB.
     """
-    made, kept = make_project(folder, url=app.settings.url, database=app.settings.database)
+    from mongover.authoring import EMBEDDED_URL, init_project  # noqa: PLC0415 - only for this
+
+    url = app.settings.url or EMBEDDED_URL
+    project = init_project(folder, url=url, database=app.settings.database)
+    told = {
+        "created": [_shown(path) for path in project.created],
+        "kept": [_shown(path) for path in project.kept],
+        "changed": [_shown(path) for path in project.changed],
+    }
     if app.settings.json:
-        app.output.document({"created": made, "kept": kept})
-    for path in made:
-        app.output.data("created  ", path)
-    for path in kept:
-        app.output.data("kept     ", path)
+        app.output.document(told)
+    for what, paths in told.items():
+        for path in paths:
+            app.output.data(f"{what:<7}  ", path)
     steps = ['mongover revision -m "create users" --schema users', "mongover upgrade"]
     if folder.resolve() != Path.cwd():
         steps.insert(0, f"cd {shlex.quote(str(folder))}")
     app.output.hint(", then ".join(steps))
 
 
-def make_project(
-    folder: Path, *, url: str | None = None, database: str | None = None
-) -> tuple[list[str], list[str]]:
-    """Create what is missing of a project; the paths that were made and those that were there."""
-    made: list[str] = []
-    kept: list[str] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in _project_files(folder, url, database).items():
-            there = path.exists()
-            if not there:
-                path.parent.mkdir(exist_ok=True)
-                with path.open("x", encoding="utf-8") as file:
-                    file.write(text)
-            (kept if there else made).append(relative(path))
-        versions = folder / "versions"
-        there = versions.exists()
-        versions.mkdir(exist_ok=True)
-        (kept if there else made).append(relative(versions) + "/")
-    except OSError as error:
-        raise UsageError(
-            f"cannot make a project in {folder}: {error.strerror}: {error.filename}",
-            hint="choose a folder that you may write to: mongover init FOLDER",
-        ) from error
-    return made, kept
-
-
-def _project_files(folder: Path, url: str | None, database: str | None) -> dict[Path, str]:
-    files = {folder / ".gitignore": ".mongover/\n__pycache__/\n"}
-    toml = folder / "pyproject.toml"
-    if toml.is_file() and "[tool.mongover]" in toml.read_text(encoding="utf-8", errors="replace"):
-        return {toml: "", **files}
-    text = _INI.format(
-        url_note=_EMBEDDED_NOTE if url is None else _URL_NOTE,
-        url=url or "embedded:.mongover/db",
-        database=database or database_name(folder.resolve().name),
-    )
-    return {folder / "alembic-style.ini": text, **files}
-
-
-def database_name(folder: str) -> str:
-    """A database name that MongoDB takes, made of a folder's name."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", folder).strip("_-")[:38]
-    return "app" if name.lower() in {"", "local", "config", "admin"} else name
+def _shown(path: Path) -> str:
+    return relative(path) + ("/" if path.is_dir() else "")
 
 
 @click.command("revision", cls=Command)
