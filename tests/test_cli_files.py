@@ -53,13 +53,13 @@ def test_init_says_what_it_made_and_what_it_kept(tmp_path: Path, monkeypatch: py
 
 def test_init_never_overwrites(tmp_path: Path):
     for name in ("alembic-style.ini", ".gitignore"):
-        (tmp_path / name).write_text("mine")
+        (tmp_path / name).write_text("[mongover]\n# mine\n")
     (tmp_path / "versions").mkdir()
     done = run_cli("init", "--json", cwd=tmp_path)
     assert document(done)["created"] == []
     assert document(done)["kept"] == ["alembic-style.ini"]
-    assert (tmp_path / "alembic-style.ini").read_text() == "mine"
-    assert (tmp_path / ".gitignore").read_text() == "mine"
+    assert (tmp_path / "alembic-style.ini").read_text() == "[mongover]\n# mine\n"
+    assert (tmp_path / ".gitignore").read_text() == "[mongover]\n# mine\n"
 
 
 def test_init_keeps_a_pyproject_with_our_section_and_ignores_one_without(
