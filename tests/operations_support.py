@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ class Notebook:
     stop_at: int | None = None
     tickets: int = 0
     fence: int = 1
+    revision: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def check(self) -> None:
         self.checks += 1
@@ -66,7 +68,9 @@ class Notebook:
 
     def ticket(self, operation: Operation) -> Ticket | None:
         self.tickets += 1
-        return Ticket("_m_checkpoints", "_m_rejects", "0001", "up", self.tickets, "me", self.fence)
+        return Ticket(
+            "_m_checkpoints", "_m_rejects", self.revision, "up", self.tickets, "me", self.fence
+        )
 
     @contextmanager
     def edges(self) -> Iterator[None]:

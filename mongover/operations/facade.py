@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mongover.errors import NotInTransaction, OperationFailed, RevisionError
 from mongover.operations.base import (
@@ -24,6 +24,7 @@ from mongover.operations.collections import (
     RenameCollection,
     collation_document,
 )
+from mongover.operations.difference import DELETE
 from mongover.operations.documents import (
     AddField,
     Delete,
@@ -44,11 +45,14 @@ from mongover.operations.indexes import (
     UnhideIndex,
 )
 from mongover.operations.pace import Pace
+from mongover.operations.transform import Transform
+from mongover.operations.transforming import BATCH
 from mongover.operations.translate import translate
 from mongover.operations.validators import DropValidator, SetValidator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Executor
     from typing import Unpack
 
     from pymongo.database import Database
@@ -68,6 +72,9 @@ class Operations:
         DuplicateValues: A unique index meets values that occur more than once.
         InvalidDocuments: Documents violate a new validator.
     """
+
+    DELETE: Final = DELETE
+    """What the function of a `transform` returns for a document that shall go."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -261,6 +268,66 @@ class Operations:
         """Rename a field; documents that have both names: `refuse`, `skip` or `overwrite`."""
         slow = Pace.of(pace)
         self.run(RenameField.of(collection, field, to, on_existing=on_existing, pace=slow))
+
+    def transform(
+        self,
+        collection: str,
+        function: Callable[[Any], Any],
+        *,
+        filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        projection: str | Iterable[str] | None = None,
+        batch_size: int = BATCH,
+        workers: int | None = 1,
+        executor: Executor | None = None,
+        model_from: Any = None,
+        model_to: Any = None,
+        unnamed: str = "keep",
+        on_error: str = "stop",
+        idempotent: bool = True,
+        **pace: Unpack[PaceOptions],
+    ) -> None:
+        """Call a Python function with every document and write what it changed.
+
+        The function returns the new document, an update (`{"$set": ...}`) or a pipeline, None to
+        leave the document as it is, or `op.DELETE`. Only the difference is written, and only if
+        the document has not changed since it was read; else it is read again, so the function may
+        be called more than once for a document.
+
+        Args:
+            collection: Where.
+            function: Takes a document, or an instance of `model_from`.
+            filter: Which documents; all without one.
+            projection: The top-level fields to read, where the function needs only these.
+            batch_size: At most so many documents at once.
+            workers: Processes of this machine, each with parts of the collection; None for one per
+                core. With more than one, the function stands at the top level of the revision.
+            executor: Any `concurrent.futures` executor to run the workers on instead.
+            model_from: A pydantic model that the function is given instances of.
+            model_to: The pydantic model of which the function returns instances.
+            unnamed: Fields that no model names: `keep` or `drop`.
+            on_error: `stop` at the first document that fails, or `skip` or `collect` them:
+                `mongover rejects` lists those, and runs them again.
+            idempotent: False where a second call for a written document would do harm; then,
+                without transactions, a crash blocks the revision until it is resolved.
+            **pace: `max_rate`, `pause`, `max_lag`.
+        """
+        self.run(
+            Transform.of(
+                collection,
+                function,
+                filter=None if filter is None else check_filter(filter, verb="transform") or None,
+                projection=projection,
+                batch_size=batch_size,
+                workers=workers,
+                executor=executor,
+                model_from=model_from,
+                model_to=model_to,
+                unnamed=unnamed,
+                on_error=on_error,
+                idempotent=idempotent,
+                pace=Pace.of(pace),
+            )
+        )
 
     # -- escape -------------------------------------------------------------------------------
 

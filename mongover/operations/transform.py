@@ -1,0 +1,422 @@
+"""`op.transform`: a Python function over many documents, in this process or in several."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from mongover.errors import OperationFailed
+from mongover.operations.base import (
+    Document,
+    Operation,
+    Outcome,
+    Source,
+    Target,
+    Ticket,
+    check_choice,
+    check_name,
+    plain,
+)
+from mongover.operations.batches import Course, walk_spans
+from mongover.operations.checkpoints import Checkpoints, Counts, Halted, Span
+from mongover.operations.ranges import cut, exact, last_id, size_of
+from mongover.operations.serverside import Watch
+from mongover.operations.transforming import BATCH, Spec, Transforming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from mongover.operations.checkpoints import Work
+    from mongover.operations.pace import Pace
+
+ON_ERROR = ("stop", "skip", "collect")
+_SPANS_PER_WORKER: Final = 4
+_POLL: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A function or class by the place where another process finds it."""
+
+    module: str  # empty: the revision's own
+    name: str
+
+    def resolve(self, ticket: Ticket) -> Any:
+        """The thing itself, in this process."""
+        if not self.module:
+            assert ticket.door is not None  # noqa: S101 - workers are refused without one
+            return ticket.door.function(self.name)
+        found: Any = import_module(self.module)
+        for part in self.name.split("."):
+            found = getattr(found, part)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Transform(Operation):
+    """A function over the documents of a filter; see `op.transform`."""
+
+    collection: str
+    function: Callable[[Any], Any]
+    filter: Document | None = None
+    projection: tuple[str, ...] = ()
+    batch_size: int = BATCH
+    workers: int | None = 1
+    executor: Executor | None = None
+    model_from: Any = None
+    model_to: Any = None
+    unnamed: str = "keep"
+    on_error: str = "stop"
+    idempotent: bool = True
+    pace: Pace | None = None
+
+    verb: ClassVar[str] = "transform"
+
+    @classmethod
+    def of(cls, collection: str, function: Any, **options: Any) -> Transform:
+        """From the arguments of `op.transform`, checked.
+
+        Raises:
+            OperationFailed: an argument makes no sense.
+        """
+        check_name(collection)
+        if not callable(function):
+            raise OperationFailed(
+                f"transform of {collection} takes a function, not a {type(function).__name__}"
+            )
+        check_choice("on_error", options["on_error"], ON_ERROR)
+        check_choice("unnamed", options["unnamed"], ("keep", "drop"))
+        for name in ("batch_size", "workers"):
+            value = options[name]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise OperationFailed(f"{name} cannot be {value!r}", hint="give a whole number")
+            if value is not None and value < 1:
+                raise OperationFailed(f"{name} cannot be {value}", hint="at least 1")
+        for name in ("model_from", "model_to"):
+            if options[name] is not None and not hasattr(options[name], "model_fields"):
+                raise OperationFailed(f"{name} must be a pydantic model class")
+        options["projection"] = check_projection(options["projection"])
+        return cls(collection, function, **options)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return str(getattr(self.function, "__qualname__", type(self.function).__name__))
+
+    @property
+    def repeatable(self) -> bool:
+        """As the caller says of the function."""
+        return self.idempotent
+
+    def exactly_once(self, target: Target) -> bool:
+        """Where there are transactions."""
+        return target.transactions or target.transaction
+
+    def describe(self) -> str:
+        """`transform users by split_name`."""
+        return f"transform {self.collection} by {self.name}"
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """The function, models and executor are rendered by their names."""
+        keyword = dict(Operation.arguments(self)[1])
+        for name in ("model_from", "model_to"):
+            if name in keyword:
+                keyword[name] = Source(keyword[name].__name__)
+        if "executor" in keyword:
+            keyword["executor"] = Source("executor")
+        return [self.collection, Source(self.name)], keyword
+
+    def to_json(self) -> dict[str, Any]:
+        """The operation as a JSON document; code by its name."""
+        return {
+            "operation": self.verb,
+            "collection": self.collection,
+            "function": self.name,
+            "filter": plain(self.filter),
+            "projection": list(self.projection),
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+            "on_error": self.on_error,
+            "model_from": getattr(self.model_from, "__name__", None),
+            "model_to": getattr(self.model_to, "__name__", None),
+            "unnamed": self.unnamed,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What it does to which documents; a function may be mended between two attempts."""
+        how = {"batch_size", "workers", "on_error", "function"}
+        return {name: value for name, value in self.to_json().items() if name not in how}
+
+    def refused(self, target: Target) -> str:
+        """Several workers cannot share one transaction."""
+        del target
+        if self.workers == 1 and self.executor is None:
+            return ""
+        return "several workers cannot share the transaction of the revision"
+
+    def spec(self) -> Spec:
+        """What a worker needs to know."""
+        return Spec(
+            collection=self.collection,
+            filter=self.filter,
+            fields=self.projection,
+            name=self.name,
+            on_error=self.on_error,
+            batch=self.batch_size,
+            model_from=self.model_from,
+            model_to=self.model_to,
+            keep=self.unnamed == "keep",
+        )
+
+    def apply(self, target: Target) -> Outcome:
+        """Work through the spans that are not done yet."""
+        ticket = target.journal.ticket(self)
+        if ticket is None:
+            return self._in_one_go(target)
+        workers = self._workers()
+        if workers > 1 or self.executor is not None:
+            self._references(ticket)  # refused before anything is done
+        checkpoints = Checkpoints(target.db, ticket)
+        work = checkpoints.find(self) or self._begin(target, checkpoints, workers)
+        if work.finished:
+            return "unchanged"
+        watch = Watch(self, target, ticket, work)
+        checkpoints.ready()
+        if workers == 1 and self.executor is None:
+            self._here(target, ticket, watch)
+        else:
+            self._elsewhere(target, ticket, watch, workers)
+        self._catch_up(target, ticket, work)
+        checkpoints.finish()
+        counts = checkpoints.counts()
+        self._tell_rejected(target, counts)
+        return "done" if counts.changed or counts.deleted else "unchanged"
+
+    def _workers(self) -> int:
+        return self.workers or os.cpu_count() or 1
+
+    def _begin(self, target: Target, checkpoints: Checkpoints, workers: int) -> Work:
+        size = size_of(target.db, self.collection)
+        collection = target.db[self.collection]
+        collection = collection.with_options(codec_options=exact(collection.codec_options))
+        parts = 1 if workers == 1 else workers * _SPANS_PER_WORKER
+        return checkpoints.begin(self, cut(collection, parts, size.documents), size.documents)
+
+    # -- in this process ----------------------------------------------------------------------
+
+    def _in_one_go(self, target: Target) -> Outcome:
+        """All of it inside the revision's own transaction, whose session is bound."""
+        step = Transforming(target.db, self.spec(), self.function, None, bound=target.transaction)
+        counts, span = Counts(), Span("", [], last_id(target.db[self.collection]))
+        while span.high and span.low != span.high:
+            target.journal.check()
+            done = step.batch(None, span, self.batch_size)
+            counts += done.counts
+            span = Span("", done.position, span.high)
+            target.journal.progress(self, counts.walked, None)
+        return "done" if counts.changed or counts.deleted else "unchanged"
+
+    def _here(self, target: Target, ticket: Ticket, watch: Watch) -> None:
+        def tell(counts: Counts) -> None:
+            watch.tell(counts)
+            watch.report()
+
+        with target.journal.edges():
+            course = self._course(target.db, ticket, target.transactions, target.journal.edge, tell)
+            walk_spans(course, Transforming(target.db, self.spec(), self.function, ticket))
+
+    def _course(
+        self,
+        db: Any,
+        ticket: Ticket,
+        transactions: bool,  # noqa: FBT001 - handed on
+        halt: Callable[[], None],
+        tell: Callable[[Counts], None],
+    ) -> Course:
+        size = size_of(db, self.collection).range_of(self.batch_size)
+        return Course(db, ticket, transactions, size, self.pace, halt, tell)
+
+    def _catch_up(self, target: Target, ticket: Ticket, work: Work) -> None:
+        """Documents that came above the end meanwhile, where the filter tells them apart."""
+        if not self.filter or not work.high:
+            return
+        step = Transforming(target.db, self.spec(), self.function, ticket)
+        collection = target.db[self.collection]
+        top = last_id(collection.with_options(codec_options=exact(collection.codec_options)))
+        span = Span("", work.high, top)
+        while span.high and span.low != span.high and self.idempotent:
+            target.journal.check()
+            span = Span("", step.batch(None, span, self.batch_size).position, span.high)
+
+    def _tell_rejected(self, target: Target, counts: Counts) -> None:
+        if counts.rejected:
+            noun = "document" if counts.rejected == 1 else "documents"
+            target.journal.warning(
+                f"{counts.rejected:,} {noun} of {self.collection} could not be transformed by "
+                f"{self.name}: `mongover rejects` lists them"
+            )
+
+    # -- in other processes -------------------------------------------------------------------
+
+    def _references(self, ticket: Ticket) -> tuple[Reference, Reference | None, Reference | None]:
+        models = (
+            None if model is None else reference(model, ticket)
+            for model in (self.model_from, self.model_to)
+        )
+        return (reference(self.function, ticket), *models)  # type: ignore[return-value] # of three
+
+    def _elsewhere(self, target: Target, ticket: Ticket, watch: Watch, workers: int) -> None:
+        """Let other processes walk the spans; this one tells of progress and looks for a stop."""
+        spec, local = self.spec(), self.executor is None
+        function, old, new = self._references(ticket)
+        size = size_of(target.db, self.collection).range_of(self.batch_size)
+        task = Task(
+            ticket=ticket,
+            function=function,
+            model_from=old,
+            model_to=new,
+            spec=_without_models(spec),
+            transactions=target.transactions,
+            size=size,
+            pace=self.pace.share(workers) if self.pace else None,
+            parent=os.getpid() if local else None,
+        )
+        count = min(workers, max(1, watch.checkpoints.unfinished()))
+        with _pool(self.executor, count) as pool:
+            futures = [pool.submit(run_task, task) for _ in range(count)]
+            _attend(futures, target, watch)
+        if watch.checkpoints.unfinished():
+            raise OperationFailed(
+                f"{self.describe()}: a worker ended before its work was done",
+                hint="look for a killed process (memory?), then run again: it goes on",
+                after="every finished batch is recorded.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one worker process is sent; every part of it can be pickled."""
+
+    ticket: Ticket
+    function: Reference
+    model_from: Reference | None
+    model_to: Reference | None
+    spec: Spec
+    transactions: bool
+    size: int
+    pace: Pace | None
+    parent: int | None
+
+
+def run_task(task: Task) -> None:
+    """The life of one worker: open the database, load the function, walk spans until none is left.
+
+    Raises:
+        MongoverError: a document could not be transformed, or the lock was lost.
+    """
+    ticket = task.ticket
+    assert ticket.door is not None  # noqa: S101 - workers are refused without one
+    old = task.model_from and task.model_from.resolve(ticket)
+    new = task.model_to and task.model_to.resolve(ticket)
+    spec = _with_models(task.spec, old, new)
+
+    def halt() -> None:
+        if task.parent is not None and os.getppid() != task.parent:
+            raise Halted  # whoever would take note of our work is gone
+
+    with ticket.door.database() as db:
+        step = Transforming(db, spec, task.function.resolve(ticket), ticket)
+        course = Course(
+            db, ticket, task.transactions, task.size, task.pace, halt, tell=lambda _: None
+        )
+        try:
+            walk_spans(course, step)
+        except Halted:
+            return
+
+
+def _attend(futures: list[Future[None]], target: Target, watch: Watch) -> None:
+    """Wait for the workers; at a stop or an error all of them end after their batches."""
+    try:
+        with target.journal.edges():
+            waiting: set[Future[None]] = set(futures)
+            while waiting:
+                done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                watch.counts = watch.checkpoints.counts()
+                watch.report()
+                target.journal.edge()
+    except BaseException:
+        watch.checkpoints.halt()
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        raise
+
+
+@contextmanager
+def _pool(executor: Executor | None, workers: int) -> Iterator[Executor]:
+    """The caller's executor, which stays open, or processes of our own."""
+    if executor is not None:
+        yield executor
+        return
+    from multiprocessing import get_context  # noqa: PLC0415 - needed only to run
+
+    # A forked child would inherit the driver's locks and sockets in an unknown state.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_let_parent_decide) as pool:
+        yield pool
+
+
+def _let_parent_decide() -> None:
+    """A Ctrl-C of the terminal reaches the whole group: the parent alone decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def reference(thing: Any, ticket: Ticket) -> Reference:
+    """Where another process finds a function or class.
+
+    Raises:
+        OperationFailed: it has no name at the top level of a module.
+    """
+    name = getattr(thing, "__qualname__", "")
+    module = getattr(thing, "__module__", "") or ""
+    if not name or "<" in name or module == "__main__":
+        raise OperationFailed(
+            f"{name or type(thing).__name__} cannot be found by other processes",
+            hint="write it as a function at the top level of the revision, or say workers=1",
+            after="nothing was changed.",
+        )
+    if module == ticket.module and ticket.door is None:
+        raise OperationFailed("workers need a database that they can connect to")
+    return Reference("" if module == ticket.module else module, name)
+
+
+def _without_models(spec: Spec) -> Spec:
+    return _with_models(spec, None, None)
+
+
+def _with_models(spec: Spec, old: Any, new: Any) -> Spec:
+    from dataclasses import replace  # noqa: PLC0415 - only here
+
+    return replace(spec, model_from=old, model_to=new)
+
+
+def check_projection(fields: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The top-level fields that a function reads; none means all of them."""
+    names = () if fields is None else (fields,) if isinstance(fields, str) else tuple(fields)
+    for name in names:
+        if not isinstance(name, str) or not name or "." in name or name.startswith("$"):
+            raise OperationFailed(
+                f"{name!r} cannot be in a projection", hint='top-level fields: ["name", "address"]'
+            )
+    return tuple(name for name in names if name != "_id")
+
+
+__all__ = ["ON_ERROR", "Reference", "Task", "Transform", "run_task"]

@@ -1,0 +1,593 @@
+"""The work of one worker on documents: read a batch, call the function, write what differs.
+
+In a transaction the documents are read and written in one snapshot: if anybody changes one of them
+meanwhile, the whole batch is given up and read again. Elsewhere each write carries the document as
+it was read, and lands only where that is still so.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from mongover.errors import MongoverError, OperationFailed
+from mongover.operations.batches import Done, SmallerBatch, send
+from mongover.operations.checkpoints import Counts
+from mongover.operations.difference import (
+    DELETE,
+    Fields,
+    NeedsReplacement,
+    applied,
+    check_result,
+    difference,
+    is_operators,
+    plain_fields,
+    same,
+    shows,
+    untyped,
+)
+from mongover.operations.duplicates import shown
+from mongover.operations.ranges import BY_ID, between, both, exact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pymongo.client_session import ClientSession
+    from pymongo.database import Database
+
+    from mongover.operations.base import Document, Ticket
+    from mongover.operations.checkpoints import Span
+
+BATCH: Final = 5_000
+_BYTES: Final = 12 * 1024 * 1024  # of one command or batch; the server's limit is 16 MB and a bit
+_BUDGET: Final = 2.0  # seconds of computing in one batch; a transaction must stay short
+_LOOK: Final = 64  # documents between two looks at the clock
+_ROUNDS: Final = 200
+_CHUNK: Final = 1_000
+_SENDERS: Final = 2
+_SKIPPED_KEPT: Final = 1_000
+_COLLECTED_KEPT: Final = 100_000
+_OVERHEAD: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is to be done to which documents; picklable where its parts are."""
+
+    collection: str
+    filter: Document | None
+    fields: tuple[str, ...]  # the only ones that are read; none: all
+    name: str  # of the function, for messages
+    on_error: str
+    batch: int
+    model_from: Any = None
+    model_to: Any = None
+    keep: bool = True
+
+
+@dataclass(slots=True)
+class Item:
+    """One document: as it was read, and what shall become of it."""
+
+    key: Any
+    raw: Any  # a RawBSONDocument
+    update: Any = None  # what the command's `u` is in a transaction; None: nothing to write
+    delete: bool = False
+    after: Any = None  # the whole new document, where it is known
+    change: Fields | None = None
+    error: Reject | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything is to be sent for it."""
+        return self.delete or self.update is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Why a document was kept aside; no values of documents."""
+
+    kind: str
+    code: int | None
+    message: str
+
+    def to_document(self) -> Document:
+        """As it is stored."""
+        return {"type": self.kind, "code": self.code, "message": self.message}
+
+
+@dataclass(slots=True)
+class _Read:
+    items: list[Item] = field(default_factory=list)
+    ended: bool = True  # whether the span holds nothing more
+
+
+class Transforming:
+    """The step of `op.transform`."""
+
+    def __init__(
+        self,
+        db: Database[Any],
+        spec: Spec,
+        function: Callable[[Any], Any],
+        ticket: Ticket | None,
+        *,
+        bound: bool = False,
+    ) -> None:
+        from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
+
+        self._db = db
+        self._spec = spec
+        self._function = function
+        self._ticket = ticket
+        self._bound = bound  # the caller's transaction is open and bound
+        self._raw = db.get_collection(
+            spec.collection,
+            codec_options=db.codec_options.with_options(document_class=RawBSONDocument),
+        )
+        zone = db.codec_options.tz_aware
+        self._options = exact(db.codec_options).with_options(tz_aware=zone)
+        self._snapshot = bound
+        self._bad: dict[bytes, Reject] = {}
+        self._kept = -1
+
+    # -- one batch ----------------------------------------------------------------------------
+
+    def batch(self, session: ClientSession | None, span: Span, size: int) -> Done:
+        """Read, compute and write about `size` documents."""
+        self._snapshot = session is not None or self._bound
+        size = min(size, self._spec.batch)
+        if self._snapshot:
+            read = _Read()
+            for item in self._read(session, span, size, read):
+                read.items.append(item)
+            counts = self._write_snapshot(read.items, session, size)
+        else:
+            read, counts = self._read_and_write(span, size)
+        rejected = [item for item in read.items if item.error is not None]
+        self._keep(rejected, session)
+        position = span.high if read.ended else [read.items[-1].key]
+        done = Counts(len(read.items), len(read.items), rejected=len(rejected))
+        return Done(position, done + counts)
+
+    def _read_and_write(self, span: Span, size: int) -> tuple[_Read, Counts]:
+        """Compute in this thread while others send what is ready."""
+        read, sent = _Read(), 0
+        with ThreadPoolExecutor(_SENDERS, thread_name_prefix="mongover") as pool:
+            sending: list[Future[tuple[Counts, list[Item]]]] = []
+            for item in self._read(None, span, size, read):
+                read.items.append(item)
+                if len(read.items) - sent >= _CHUNK:
+                    sending.append(pool.submit(self._send_parts, read.items[sent:]))
+                    sent = len(read.items)
+            sending.append(pool.submit(self._send_parts, read.items[sent:]))
+        counts, left = Counts(), []
+        for future in sending:
+            more, unsure = future.result()
+            counts += more
+            left += unsure
+        return read, counts + self._settle(left)
+
+    def settled(self) -> None:
+        """What was found bad has been kept aside."""
+        self._bad.clear()
+
+    def _read(
+        self, session: ClientSession | None, span: Span, size: int, read: _Read
+    ) -> Iterator[Item]:
+        """Documents and what the function makes of them, until one of the limits is met."""
+        query = both(between(span.low, span.high), self._spec.filter)
+        projection = dict.fromkeys(("_id", *self._spec.fields), 1) if self._spec.fields else None
+        found = self._raw.find(query, projection, session=session, batch_size=_CHUNK + 1)
+        found = found.sort("_id", 1).limit(size)
+        if not self._spec.filter:
+            found = found.hint(BY_ID)
+        count, total, started = 0, 0, time.monotonic()
+        with found as cursor:
+            for raw in cursor:
+                yield self.item(raw)
+                count, total = count + 1, total + len(raw.raw)
+                if count >= size or total >= _BYTES or _late(count, started):
+                    read.ended = False
+                    break
+
+    def item(self, raw: Any) -> Item:
+        """What the function makes of one document.
+
+        Raises:
+            OperationFailed: it failed, and the policy is to stop.
+        """
+        import bson  # noqa: PLC0415 - costs 50 ms
+
+        document = bson.decode(raw.raw, self._options)
+        item = Item(document["_id"], raw)
+        known = self._bad.get(_key(item.key)) if self._bad else None
+        if known is not None:
+            item.error = known
+            return item
+        try:
+            self._decide(item, document)
+        except Exception as error:
+            if self._spec.on_error == "stop":
+                raise self._stopped(item.key, error) from error
+            item.error = rejected(error, self._function)
+            item.update, item.delete = None, False
+        return item
+
+    def _decide(self, item: Item, document: Document) -> None:
+        import bson  # noqa: PLC0415 - costs 50 ms
+
+        result = self._call(item, document)
+        if result is None:
+            return
+        if result is DELETE:
+            item.delete = True
+        elif isinstance(result, list) or is_operators(result):
+            bson.encode({"u": result})  # what cannot be stored is this document's error
+            plain = None if self._snapshot or self._spec.fields else plain_fields(result)
+            if plain is None:
+                item.update = result
+            else:
+                # Its effect can be known here, and so written like any other difference.
+                before = bson.decode(item.raw.raw, self._options)
+                self._compare(item, applied(before, plain))
+        else:
+            self._compare(item, result)
+
+    def _call(self, item: Item, document: Document) -> Any:
+        import bson  # noqa: PLC0415 - costs 50 ms
+
+        spec, given = self._spec, document
+        old = None
+        if spec.model_from is not None:
+            given = old = spec.model_from.model_validate(document)
+        result = self._function(given)
+        if hasattr(type(result), "model_fields"):
+            if spec.model_to is not None and not isinstance(result, spec.model_to):
+                raise OperationFailed(
+                    f"{spec.name} returned a {type(result).__name__}, not a "
+                    f"{spec.model_to.__name__}"
+                )
+            original = bson.decode(item.raw.raw, self._options)
+            result = untyped(original, old, result, keep=spec.keep)
+        return check_result(result, spec.name)
+
+    def _compare(self, item: Item, result: Document) -> None:
+        """Take the difference to the document as it was read: the function may have changed it."""
+        import bson  # noqa: PLC0415 - costs 50 ms
+
+        before = bson.decode(item.raw.raw, self._options)
+        after = {"_id": before["_id"], **result}
+        if not same(after["_id"], before["_id"]):
+            raise OperationFailed(
+                f"{self._spec.name} returned another _id than it was given",
+                hint="insert the new document by op.db and return op.DELETE for the old one",
+            )
+        try:
+            change = difference(before, after)
+        except NeedsReplacement:
+            if self._spec.fields:
+                raise OperationFailed(
+                    f"{self._spec.name} changed a field whose name has a dot or begins with $",
+                    hint="leave `projection` out, so that whole documents can be replaced",
+                ) from None
+            item.update = item.after = _encoded(after)
+            return
+        if change:
+            # What cannot be stored fails here, with its own document.
+            item.update = _encoded(change.operators())
+            item.change = change
+            item.after = None if self._spec.fields or self._snapshot else after
+
+    def _stopped(self, key: Any, error: Exception) -> MongoverError:
+        why = error.message if isinstance(error, MongoverError) else type(error).__name__
+        said = () if isinstance(error, MongoverError) else (f"it said: {error}",)
+        place = place_of(error, self._function)
+        return OperationFailed(
+            f"{self._spec.name} failed on a document of {self._spec.collection}: {why}{place}",
+            notes=(f"_id {shown(key)}", *said),
+            hint='mend the function or the document and run again, or say on_error="collect"',
+            after="every batch before it is done and recorded.",
+        )
+
+    # -- writing in a snapshot ----------------------------------------------------------------
+
+    def _write_snapshot(
+        self, items: Sequence[Item], session: ClientSession | None, size: int
+    ) -> Counts:
+        changed = deleted = 0
+        for part in _parts([item for item in items if item.writes]):
+            updates = [item for item in part if not item.delete]
+            deletes = [item for item in part if item.delete]
+            if updates:
+                statements = [{"q": {"_id": item.key}, "u": item.update} for item in updates]
+                reply = self._in_snapshot("update", "updates", statements, session)
+                self._refused(reply, updates, session, size)
+                changed += int(reply["nModified"])
+            if deletes:
+                statements = [{"q": {"_id": item.key}, "limit": 1} for item in deletes]
+                reply = self._in_snapshot("delete", "deletes", statements, session)
+                self._refused(reply, deletes, session, size)
+                deleted += int(reply["n"])
+        return Counts(changed=changed, deleted=deleted)
+
+    def _in_snapshot(
+        self, verb: str, many: str, statements: list[Document], session: ClientSession | None
+    ) -> Document:
+        command = {verb: self._spec.collection, many: statements}
+        return dict(self._db.command(command, session=session))
+
+    def _refused(
+        self, reply: Document, items: Sequence[Item], session: ClientSession | None, size: int
+    ) -> None:
+        """Stop at the first refusal, or try again without that document."""
+        if not reply.get("writeErrors"):
+            return
+        first = reply["writeErrors"][0]
+        item = items[int(first["index"])]
+        reject = refused(first)
+        if self._spec.on_error == "stop" or session is None:
+            raise self._not_written(item.key, reject)
+        self._bad[_key(item.key)] = reject
+        # The transaction is gone with the error; near bad documents there may be more of them.
+        raise SmallerBatch(max(1, size // 4))
+
+    def _not_written(self, key: Any, reject: Reject) -> OperationFailed:
+        return OperationFailed(
+            f"a document of {self._spec.collection} cannot be written as {self._spec.name} made "
+            f"it: {reject.message}",
+            notes=(f"_id {shown(key)}",),
+            hint='mend the function or the document and run again, or say on_error="collect"',
+            after="every batch before it is done and recorded.",
+        )
+
+    # -- writing where nothing changed meanwhile ----------------------------------------------
+
+    def _send_parts(self, items: Sequence[Item]) -> tuple[Counts, list[Item]]:
+        """Write each document only if it is still as it was read; what may not have been."""
+        counts = Counts()
+        unsure: list[Item] = []
+        for part in _parts([item for item in items if item.writes]):
+            counts += self._write_part(part, unsure)
+        return counts, unsure
+
+    def _settle(self, unsure: list[Item]) -> Counts:
+        """Compute anew what changed meanwhile, until all is written."""
+        counts = Counts()
+        for _ in range(_ROUNDS):
+            waiting = self._look_again(unsure)
+            if not waiting:
+                return counts
+            more, unsure = self._send_parts(waiting)
+            counts += more + Counts(again=len(waiting))
+        raise OperationFailed(
+            f"{len(unsure)} documents of {self._spec.collection} change faster than they can be "
+            "transformed",
+            hint="run it at a quieter time; `mongover upgrade` goes on from the checkpoint",
+        )
+
+    def _write_part(self, part: Sequence[Item], unsure: list[Item]) -> Counts:
+        counts = Counts()
+        for group, verb, many, witness in (
+            ([i for i in part if _is_whole(i)], "update", "updates", "nModified"),
+            ([i for i in part if not _is_whole(i) and not i.delete], "update", "updates", "n"),
+            ([i for i in part if i.delete], "delete", "deletes", "n"),
+        ):
+            # What an operator does cannot be seen afterwards, so each of them goes alone.
+            for some in _alone(group):
+                statements = [_guarded(item, self._spec) for item in some]
+                command = {verb: self._spec.collection, many: statements, "ordered": False}
+                reply = send(self._db, command, None)
+                counts += self._judge(some, reply, witness, unsure)
+        return counts
+
+    def _judge(
+        self, items: Sequence[Item], reply: Document, witness: str, unsure: list[Item]
+    ) -> Counts:
+        for error in reply.get("writeErrors", ()):
+            item, reject = items[int(error["index"])], refused(error)
+            if self._spec.on_error == "stop":
+                raise self._not_written(item.key, reject)
+            item.error = reject
+        sent = [item for item in items if item.error is None]
+        done = int(reply[witness])
+        if done < len(sent):
+            unsure += sent
+        return Counts(deleted=done) if items and items[0].delete else Counts(changed=done)
+
+    def _look_again(self, items: Sequence[Item]) -> list[Item]:
+        """Those that were not written because they were not as they were read, computed anew."""
+        import bson  # noqa: PLC0415 - costs 50 ms
+
+        projection = dict.fromkeys(("_id", *self._spec.fields), 1) if self._spec.fields else None
+        waiting: list[Item] = []
+        for some in _parts(items):
+            query = both({"_id": {"$in": [item.key for item in some]}}, self._spec.filter)
+            found = {}
+            for raw in self._raw.find(query, projection):
+                found[_key(bson.decode(raw.raw, self._options)["_id"])] = raw
+            # A document that is gone was deleted meanwhile, or is no longer what was asked for.
+            present = [item for item in some if _key(item.key) in found]
+            waiting += [item for item in present if self._renew(item, found[_key(item.key)])]
+        return waiting
+
+    def _renew(self, item: Item, raw: Any) -> bool:
+        """Compute an item from the document as it is now; False when it had been written."""
+        import bson  # noqa: PLC0415 - costs 50 ms
+
+        if item.change is not None and shows(bson.decode(raw.raw, self._options), item.change):
+            return False
+        if item.change is None and item.after is not None and raw.raw == item.after.raw:
+            return False
+        fresh = self.item(raw)
+        item.raw, item.update, item.delete = raw, fresh.update, fresh.delete
+        item.after, item.change, item.error = fresh.after, fresh.change, fresh.error
+        return item.writes
+
+    # -- what cannot be transformed -----------------------------------------------------------
+
+    def _keep(self, items: Sequence[Item], session: ClientSession | None) -> None:
+        """Keep the documents' ids and errors, in the batch's transaction if there is one."""
+        if not items or self._ticket is None:
+            return
+        room = self._room(len(items))
+        if room < len(items) and self._spec.on_error == "collect":
+            raise OperationFailed(
+                f"more than {_COLLECTED_KEPT:,} documents of {self._spec.collection} failed in "
+                f"{self._spec.name}",
+                hint="look at them with `mongover rejects`; mend the function and run again",
+            )
+        statements = [self._rejection(item) for item in items[:room]]
+        if statements:
+            send(self._db, {"update": self._ticket.rejects, "updates": statements}, session)
+
+    def _room(self, wanted: int) -> int:
+        assert self._ticket is not None  # noqa: S101 - the only caller looked
+        if self._kept < 0:
+            found = {"operation": self._ticket.key}
+            self._kept = self._db[self._ticket.rejects].count_documents(found)
+        limit = _COLLECTED_KEPT if self._spec.on_error == "collect" else _SKIPPED_KEPT
+        room = max(0, limit - self._kept)
+        self._kept += min(room, wanted)
+        return room
+
+    def _rejection(self, item: Item) -> Document:
+        assert self._ticket is not None  # noqa: S101 - the only caller looked
+        assert item.error is not None  # noqa: S101 - the same
+        ticket = self._ticket
+        fixed = {
+            "revision": ticket.revision,
+            "direction": ticket.direction,
+            "operation": ticket.key,
+            "collection": self._spec.collection,
+            "function": self._spec.name,
+            "document": item.key,
+            "error": item.error.to_document(),
+        }
+        key = {"operation": ticket.key, "document": item.key}
+        change = {"$set": fixed, "$currentDate": {"at": True}}
+        return {"q": {"_id": {"$eq": key}}, "u": change, "upsert": True}
+
+
+# -- small parts ------------------------------------------------------------------------------
+
+
+def _late(count: int, started: float) -> bool:
+    return (count % _LOOK == 0 or count < _LOOK) and time.monotonic() - started > _BUDGET
+
+
+def _key(value: Any) -> bytes:
+    import bson  # noqa: PLC0415 - costs 50 ms
+
+    return bson.encode({"": value})
+
+
+def _encoded(document: Document) -> Any:
+    """The document in BSON, once: what cannot be stored fails here, with its own document."""
+    import bson  # noqa: PLC0415 - costs 50 ms
+    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+
+    return RawBSONDocument(bson.encode(document))
+
+
+def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """The items in groups that fit one command each."""
+    part: list[Item] = []
+    size = 0
+    for item in items:
+        weight = 2 * len(item.raw.raw) + _OVERHEAD
+        if part and size + weight > _BYTES:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += weight
+    if part:
+        yield part
+
+
+def _is_whole(item: Item) -> bool:
+    return item.after is not None
+
+
+def _alone(items: list[Item]) -> Iterator[list[Item]]:
+    known = [item for item in items if item.delete or item.change is not None or _is_whole(item)]
+    if known:
+        yield known
+    for item in items:
+        if not (item.delete or item.change is not None or _is_whole(item)):
+            yield [item]
+
+
+def _guarded(item: Item, spec: Spec) -> Document:
+    """The statement that changes the document only if it is as it was read."""
+    if _is_whole(item):
+        return {"q": {"_id": item.key}, "u": [_conditional(item)]}
+    query = {"_id": item.key, "$expr": _unchanged(item, spec)}
+    if item.delete:
+        return {"q": query, "limit": 1, "hint": BY_ID}
+    return {"q": query, "u": item.update, "hint": BY_ID}
+
+
+def _conditional(item: Item) -> Document:
+    """The stage that changes the document, or leaves one that is not as it was read.
+
+    The query names `_id` alone, which the server finds in the quickest way it has.
+    """
+    same = {"$eq": ["$$ROOT", {"$literal": item.raw}]}
+    change = item.change
+    if change is None or change.unset or any("." in path for path in change.set):
+        return {"$replaceWith": {"$cond": [same, {"$literal": item.after}, "$$ROOT"]}}
+    if len(change.set) == 1:
+        ((name, value),) = change.set.items()
+        return {"$set": {name: {"$cond": [same, {"$literal": value}, f"${name}"]}}}
+    merged = {"$mergeObjects": ["$$ROOT", {"$literal": change.set}]}
+    return {"$replaceWith": {"$cond": [same, merged, "$$ROOT"]}}
+
+
+def _unchanged(item: Item, spec: Spec) -> Document:
+    if not spec.fields:
+        return {"$eq": ["$$ROOT", {"$literal": item.raw}]}
+    conditions: list[Document] = []
+    for name in spec.fields:
+        now = {"$getField": {"$literal": name}}
+        if name in item.raw:
+            conditions.append({"$eq": [now, {"$literal": item.raw[name]}]})
+        else:
+            conditions.append({"$eq": [{"$type": now}, "missing"]})
+    return {"$and": conditions}
+
+
+def refused(error: Document) -> Reject:
+    """Why the server did not write a document, without its values."""
+    code = int(error.get("code", 0))
+    if code == 11000:  # noqa: PLR2004 - DuplicateKey
+        fields = ", ".join(error.get("keyPattern", {}))
+        return Reject("DuplicateKey", code, f"another document has its {fields or 'key'} already")
+    if code == 121:  # noqa: PLR2004 - DocumentValidationFailure
+        return Reject("DocumentValidationFailure", code, "it fails the collection's validator")
+    if code in {10334, 17419, 17420}:
+        return Reject("BSONObjectTooLarge", code, "it would be larger than 16 MB")
+    return Reject("WriteError", code, f"the server refused it with {code}")
+
+
+def rejected(error: Exception, function: Callable[..., Any]) -> Reject:
+    """Why a function's result is none, without what the exception says of values."""
+    if isinstance(error, MongoverError):
+        return Reject(error.kind, None, error.message)
+    kind = type(error).__name__
+    return Reject(kind, None, f"{kind}{place_of(error, function)}")
+
+
+def place_of(error: Exception, function: Callable[..., Any]) -> str:
+    """` (0007_x.py:14)`: the deepest line of the function's own file in a traceback."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    line, step = None, error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == file:
+            line = step.tb_lineno
+        step = step.tb_next
+    if file is None or line is None:
+        return ""
+    return f" ({file.replace(chr(92), '/').rpartition('/')[2]}:{line})"
