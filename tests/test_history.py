@@ -493,3 +493,90 @@ def test_patience_ends_when_no_server_answers() -> None:
     history = mongo_history(client["x"], patience=0.3)
     with client, pytest.raises(AutoReconnect):
         history.write([records.begin(attempt(), None, subject())])
+
+
+class Flaky:
+    """A collection whose calls meet what a script says.
+
+    `gone` never arrives, `lost` is done and not answered; a function is called first.
+    """
+
+    def __init__(self, collection: Any, **script: list[Any]) -> None:
+        self.collection = collection
+        self.script = script
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.collection, name)
+        steps = self.script.get(name, [])
+
+        def call(*args: Any, **options: Any) -> Any:
+            step = steps.pop(0) if steps else None
+            if callable(step):
+                step()
+            elif step == "gone":
+                raise AutoReconnect("before it arrived")
+            answer = method(*args, **options)
+            if step == "lost":
+                raise AutoReconnect("after it was done")
+            return answer
+
+        return call
+
+
+def flaky_history(database: Database[dict[str, Any]], **script: list[Any]) -> MongoHistory:
+    return MongoHistory(Flaky(database["_migrations"], **script))  # type: ignore[arg-type]  # it passes all on
+
+
+def test_a_write_whose_answer_was_lost_is_not_made_twice(any_db: Database[dict[str, Any]]) -> None:
+    history = flaky_history(any_db, bulk_write=["lost"], find=["gone", "gone"])
+    one = attempt()
+    history.write([records.begin(one, None, subject())])
+    history.write([records.finish(one, sequence=1, duration_ms=1)])
+    found = history.read_one("0001")
+    assert found is not None
+    assert (found.attempt, len(found.log)) == (1, 1)
+
+
+def test_a_lost_resolution_with_a_time_in_it_is_recognised(
+    any_db: Database[dict[str, Any]],
+) -> None:
+    plain, down = mongo_history(any_db), attempt(direction=Direction.DOWN)
+    plain.write([records.begin(attempt(), None, subject())])
+    plain.write([records.finish(attempt(), sequence=1, duration_ms=1)])
+    plain.write([records.begin(down, plain.read()["0001"], subject())])
+    error = {"type": "ValueError", "message": "x"}
+    plain.write(
+        [records.stop(down, State.FAILED, outcome=Outcome.UNKNOWN, error=error, duration_ms=1)]
+    )
+    record = plain.read()["0001"]
+    change = records.resolve(record, Resolution.APPLIED, by={}, reason="x", sequence=2)
+    flaky_history(any_db, bulk_write=["lost"]).write([change])
+    found = plain.read_one("0001")
+    assert found is not None
+    assert (found.state, found.applied_at) == (State.APPLIED, record.applied_at)
+    assert [entry.action for entry in found.log].count("resolve") == 1
+
+
+def test_a_write_that_arrives_late_is_not_taken_for_that_of_another(
+    any_db: Database[dict[str, Any]],
+) -> None:
+    plain = mongo_history(any_db)
+    begin = records.begin(attempt(), None, subject())
+    late = Flaky(any_db["_migrations"], bulk_write=["gone", lambda: plain.write([begin])])
+    MongoHistory(late).write([begin])  # type: ignore[arg-type]  # it passes all on
+    assert plain.read()["0001"].state is State.APPLYING
+
+
+def test_a_server_that_stays_away_while_it_is_looked_up_ends_the_patience(
+    any_db: Database[dict[str, Any]],
+) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    flaky = Flaky(any_db["_migrations"], bulk_write=["gone"], find=["gone"] * 20)
+    history = MongoHistory(flaky, patience=4, clock=clock)  # type: ignore[arg-type]  # it passes all on
+    with pytest.raises(AutoReconnect):
+        history.write([records.begin(attempt(), None, subject())])

@@ -8,9 +8,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure
 
-from mongover.errors import LockLost, RevisionFailed, SwallowedError, TransactionFailed
+from mongover.errors import (
+    LockLost,
+    MongoverError,
+    RevisionFailed,
+    SwallowedError,
+    TransactionFailed,
+)
+from mongover.history import MongoHistory
 from mongover.records import State
 from mongover.transaction import run_transaction
 from mongover.watch import CommandWatch
@@ -430,25 +437,57 @@ def test_a_hostile_url_cannot_spoil_a_transaction(project: Project, replica_set:
     assert project.db["made"].count_documents({}) == 2
 
 
+def unsure_commits() -> tuple[str, Any, dict[str, Any]]:
+    error = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "x"}
+    data = {
+        "failCommands": ["commitTransaction"],
+        "writeConcernError": error | {"errInfo": {"wtimeout": True}},
+        "appName": "mongover",
+    }
+    return "failCommand", "alwaysOn", data
+
+
 def test_a_commit_that_lands_without_being_confirmed_is_applied_all_the_same(
     project: Project, admin: Any
 ) -> None:
     transactional(project, 'op.db["c"].insert_one({"_id": 1})')
-    unsure = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "x"}
-    with failpoint(
-        admin,
-        "failCommand",
-        {"times": 20},
-        {
-            "failCommands": ["commitTransaction"],
-            "writeConcernError": unsure | {"errInfo": {"wtimeout": True}},
-            "appName": "mongover",
-            "namespace": f"{project.database}.c",
-        },
-    ):
+    with failpoint(admin, *unsure_commits()):
+        began = time.monotonic()
         assert project.upgrade().revisions == ("0001",)
+        assert time.monotonic() - began > 0.4  # the commit was repeated until it was given up
     assert project.record()["state"] == "applied"
     assert project.db["c"].count_documents({}) == 1
+
+
+def test_a_commit_that_nobody_can_look_up_is_said_to_be_unconfirmed(
+    project: Project, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transactional(project, 'op.db["c"].insert_one({"_id": 1})')
+
+    def fail(self: MongoHistory, revision: str) -> None:
+        raise AutoReconnect("gone")
+
+    monkeypatch.setattr(MongoHistory, "read_one", fail)
+    with failpoint(admin, *unsure_commits()), pytest.raises(MongoverError):
+        project.upgrade()
+    monkeypatch.undo()
+    assert project.record()["state"] == "applied"  # whatever was said, the record is true
+    assert project.upgrade().run is None
+
+
+def test_a_commit_that_never_arrives_leaves_a_revision_that_goes_on_by_itself(
+    project: Project, admin: Any
+) -> None:
+    transactional(project, 'op.db["c"].insert_one({"_id": 1})')
+    broken = {"failCommands": ["commitTransaction"], "closeConnection": True}
+    with (
+        failpoint(admin, "failCommand", "alwaysOn", broken | {"appName": "mongover"}),
+        pytest.raises(TransactionFailed, match="did not confirm"),
+    ):
+        project.upgrade()
+    assert (project.record()["state"], project.record()["outcome"]) == ("failed", "nothing")
+    assert project.db["c"].count_documents({}) == 0
+    assert project.upgrade().revisions == ("0001",)
 
 
 def test_another_client_in_the_code_is_refused_by_the_driver_and_nothing_stays(
