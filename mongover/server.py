@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pymongo import MongoClient, ReadPreference
@@ -53,13 +53,21 @@ class Server:
     """One client on one database, with majority concerns forced over those of the URL."""
 
     def __init__(
-        self, client: Any, database: str, *, watch: CommandWatch, timeout: float, address: str
+        self,
+        client: Any,
+        database: str,
+        *,
+        watch: CommandWatch,
+        timeout: float,
+        address: str,
+        alias: str = "",
     ) -> None:
         self.client: MongoClient[Document] = client
         self.name = database
         self.watch = watch
         self.timeout = timeout
-        self.address = address  # the hosts of the URL, for messages; never credentials
+        self.address = alias or address  # for messages: the hosts of the URL, never credentials
+        self._alias = alias  # what people call it, where its own address says nothing to them
 
     @property
     def database(self) -> Database[Document]:
@@ -93,7 +101,8 @@ class Server:
         """What answers, in two round trips."""
         hello = self.client.admin.command("hello")
         version = self.client.admin.command("buildInfo")["version"]
-        return describe_server(hello, version=version, fallback=self.address)
+        info = describe_server(hello, version=version, fallback=self.address)
+        return replace(info, address=self._alias) if self._alias else info
 
     def close(self) -> None:
         """End the client's connections."""
@@ -113,8 +122,10 @@ def describe_server(hello: Mapping[str, Any], *, version: str, fallback: str) ->
     return ServerInfo(address, version, topology, topology != "standalone", writable)
 
 
-def connect(url: str, database: str, *, timeout: float) -> Server:
+def connect(url: str, database: str, *, timeout: float, alias: str = "") -> Server:
     """A server that will be reached on first use; `timeout` bounds the search for it, in seconds.
+
+    Messages name it by its `alias`, or by the hosts of the URL.
 
     Raises:
         ConfigError: the URL has an option or value that the driver does not know.
@@ -149,7 +160,8 @@ def connect(url: str, database: str, *, timeout: float) -> Server:
     except (PyMongoError, ValueError, TypeError) as error:
         # The driver's error may quote the URL: it is not kept as the cause.
         raise _bad_url(error, url) from None
-    return Server(client, database, watch=watch, timeout=timeout, address=_hosts(parsed))
+    address = _hosts(parsed)
+    return Server(client, database, watch=watch, timeout=timeout, address=address, alias=alias)
 
 
 def _hosts(parsed: Mapping[str, Any]) -> str:

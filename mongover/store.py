@@ -17,6 +17,7 @@ from mongover.watch import CommandWatch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import ExitStack
+    from pathlib import Path
 
     from mongover.config import Config
     from mongover.lease import LeaseState
@@ -132,10 +133,16 @@ def open_store(config: Config, *, environ: Mapping[str, str], stack: ExitStack) 
     url = config.url.reveal()
     if url.lower().startswith(_MOCK):
         return MockStore(MockServer(config.database), config)
-    folder = parse_embedded(url)
+    folder, alias = parse_embedded(url), ""
     if folder is not None:
         opened = open_embedded(config.root / folder, environ=environ)
-        url = stack.enter_context(opened).url
-    server = connect(url, config.database, timeout=max(config.connect_timeout, config.wait))
+        url, alias = stack.enter_context(opened).url, f"embedded:{_near(folder, config.root)}"
+    patience = max(config.connect_timeout, config.wait)
+    server = connect(url, config.database, timeout=patience, alias=alias)
     stack.callback(server.close)
     return Store(server, config, url=url)
+
+
+def _near(folder: Path, root: Path) -> Path:
+    """The folder as the project sees it."""
+    return folder.relative_to(root) if folder.is_relative_to(root) else folder
