@@ -10,11 +10,13 @@ import pytest
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
+from mongover import errors
 from mongover.cli.output import plain_value
 from mongover.cli.reading import record_document
 from mongover.migrator import Migrator
 from mongover.records import Direction
 from mongover.web import models
+from mongover.web.health import Health, look
 from tests.web_support import (
     READ,
     READ_TOKEN,
@@ -619,3 +621,21 @@ def folder_config(url: str, folder: Path) -> Any:
         root=folder.parent,
         connect_timeout=0.2,
     )
+
+
+def test_health_tells_the_worst_that_it_meets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What an upgrade refuses is asked about again, and that question may fail as well."""
+    config = folder_config("mongodb://127.0.0.1:1/", tmp_path)
+
+    def raiser(error: Exception) -> Any:
+        def call(*args: Any) -> Any:
+            raise error
+
+        return call
+
+    with Migrator(config) as migrator:
+        monkeypatch.setattr(migrator, "plan", raiser(errors.Edited("0001 was edited")))
+        monkeypatch.setattr(migrator, "status", raiser(errors.Unreachable("gone")))
+        assert look(migrator) == Health("unreachable", None, "MGV061")
+        monkeypatch.setattr(migrator, "status", raiser(errors.ForeignDocument("another's")))
+        assert look(migrator) == Health("blocked", None, "MGV043")

@@ -10,6 +10,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -458,7 +459,7 @@ def test_the_event_loop_ticks_on_during_a_long_run_and_200_status_calls(project:
     answers = asyncio.run(main())
     assert {status for status, _ in answers} == {200}
     slowest = max(seconds for _, seconds in answers)
-    pause = max(after - before for before, after in zip(ticks, ticks[1:], strict=False))
+    pause = max(after - before for before, after in pairwise(ticks))
     logging.getLogger("tests").info("slowest of 200: %.3f s, longest pause %.3f s", slowest, pause)
     assert slowest < 10
     assert pause < 2
