@@ -58,6 +58,11 @@ def project(any_server: Server, tmp_path: Path, mongo_database: NewName) -> Proj
     return project_on(any_server, tmp_path, mongo_database(any_server))
 
 
+def tell(text: str) -> None:
+    """What a person wants to read of a long test."""
+    print(text)  # noqa: T201 - shown with -s
+
+
 def upgraded(project: Project) -> None:
     done = run(project, ["upgrade"])
     assert done.exit_code == 0, done.text
@@ -77,7 +82,7 @@ def test_upgrade(project: Project, target: str) -> None:
         inspect=check_crash,
         check=check_recovery(applied=True),
     )
-    print(report.text())
+    tell(report.text())
     assert not report.findings, report.text()
     assert report.kills >= 10
 
@@ -90,13 +95,13 @@ def test_downgrade(project: Project) -> None:
         inspect=check_crash,
         check=check_recovery(applied=False),
     )
-    print(report.text())
+    tell(report.text())
     assert not report.findings, report.text()
     assert report.kills >= 40
 
 
 def test_an_upgrade_that_follows_a_killed_downgrade(project: Project) -> None:
-    """The other direction: refused where the downgrade left something, else all is applied again."""
+    """The other direction: refused where the downgrade left something, else applied again."""
 
     def check(recovery: Recovery) -> None:
         check_truth(recovery.project)
@@ -107,7 +112,7 @@ def test_an_upgrade_that_follows_a_killed_downgrade(project: Project) -> None:
     report = sweep(
         project, ["downgrade", "base"], following=["upgrade"], prepare=upgraded, check=check
     )
-    print(report.text())
+    tell(report.text())
     assert not report.findings, report.text()
 
 
@@ -117,7 +122,7 @@ def test_stamp(project: Project) -> None:
         assert states == dict.fromkeys(IDS, "applied")
 
     report = sweep(project, ["stamp", "head", "--reason", "it was there"], check=check)
-    print(report.text())
+    tell(report.text())
     assert not report.findings, report.text()
 
 
@@ -131,7 +136,7 @@ def test_unstamp(project: Project) -> None:
 
     command = ["stamp", "base", "--reason", "it was never there"]
     report = sweep(project, command, prepare=stamped, check=check)
-    print(report.text())
+    tell(report.text())
     assert not report.findings, report.text()
 
 
@@ -156,7 +161,7 @@ def test_resolve(any_server: Server, tmp_path: Path, mongo_database: NewName, wo
         prepare=blocked,
         check=check,
     )
-    print(report.text())
+    tell(report.text())
     strange = [each for each in report.findings if "named no way out" not in each.problem]
     assert not strange, report.text()
 
@@ -175,7 +180,7 @@ def test_repair(project: Project) -> None:
         following=["upgrade"],
         prepare=edited,
     )
-    print(report.text())
+    tell(report.text())
     strange = [each for each in report.findings if "mongover repair 0001" not in each.problem]
     assert not strange, report.text()
 
@@ -210,4 +215,4 @@ def test_a_connection_that_breaks_at_any_write(
             last = run(project, command)
         settle(project, command, last)
         check_end(project, applied=up)
-    print(f"{count} breaks {when} of {command}: {failed} ended with an error, none lost anything")
+    tell(f"{count} breaks {when} of {command}: {failed} ended with an error, none lost anything")

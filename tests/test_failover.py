@@ -229,3 +229,17 @@ def primary_client(node: Any) -> Any:
 def building(store: Store) -> bool:
     listed = store.command({"listIndexes": "a", "includeBuildUUIDs": True})
     return any("buildUUID" in each for each in listed["cursor"]["firstBatch"])
+
+
+def test_an_index_build_does_not_wait_for_a_member_that_is_down(
+    three_nodes: ThreeNodes, tmp_path: Path, mongo_database: NewName
+) -> None:
+    write_revision(tmp_path, 1, 'op.create_index("a", "n")')
+    project = project_on(three_nodes, tmp_path, mongo_database(three_nodes), lease=30.0)
+    with open_(project) as client:
+        safely(client[project.database], "a").insert_one({"n": 1})
+        three_nodes.secondaries()[0].kill()
+        done = run(project, ["upgrade"])
+        assert done.exit_code == 0, done.text
+        assert done.seconds < 20, "the dead member was waited for"
+        assert "n_1" in client[project.database]["a"].index_information()
