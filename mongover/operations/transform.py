@@ -175,7 +175,7 @@ class Transform(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """Work through the spans that are not done yet."""
-        ticket = target.journal.ticket(self)
+        ticket = None if target.transaction else target.journal.ticket(self)
         if ticket is None:
             return self._in_one_go(target)
         workers = self._workers()

@@ -50,6 +50,8 @@ _SENDERS: Final = 2
 _SKIPPED_KEPT: Final = 1_000
 _COLLECTED_KEPT: Final = 100_000
 _OVERHEAD: Final = 200
+_LARGEST: Final = 16 * 1024 * 1024
+_LARGE: Final = 1024 * 1024  # a document beyond it is not sent back whole to be compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,12 +403,11 @@ class Transforming:
         """Those that were not written because they were not as they were read, computed anew."""
         import bson  # noqa: PLC0415 - costs 50 ms
 
-        projection = dict.fromkeys(("_id", *self._spec.fields), 1) if self._spec.fields else None
         waiting: list[Item] = []
         for some in _parts(items):
             query = both({"_id": {"$in": [item.key for item in some]}}, self._spec.filter)
             found = {}
-            for raw in self._raw.find(query, projection):
+            for raw in self._raw.find(query):  # whole: what was written may not have been read
                 found[_key(bson.decode(raw.raw, self._options)["_id"])] = raw
             # A document that is gone was deleted meanwhile, or is no longer what was asked for.
             present = [item for item in some if _key(item.key) in found]
@@ -417,10 +418,14 @@ class Transforming:
         """Compute an item from the document as it is now; False when it had been written."""
         import bson  # noqa: PLC0415 - costs 50 ms
 
-        if item.change is not None and shows(bson.decode(raw.raw, self._options), item.change):
+        current = bson.decode(raw.raw, self._options)
+        if item.change is not None and shows(current, item.change):
             return False
         if item.change is None and item.after is not None and raw.raw == item.after.raw:
             return False
+        if self._spec.fields:
+            names = {"_id", *self._spec.fields}
+            raw = _encoded({name: value for name, value in current.items() if name in names})
         fresh = self.item(raw)
         item.raw, item.update, item.delete = raw, fresh.update, fresh.delete
         item.after, item.change, item.error = fresh.after, fresh.change, fresh.error
@@ -488,8 +493,12 @@ def _encoded(document: Document) -> Any:
     """The document in BSON, once: what cannot be stored fails here, with its own document."""
     import bson  # noqa: PLC0415 - costs 50 ms
     from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+    from pymongo.errors import DocumentTooLarge  # noqa: PLC0415 - heavy, needed only to run
 
-    return RawBSONDocument(bson.encode(document))
+    data = bson.encode(document)
+    if len(data) > _LARGEST:
+        raise DocumentTooLarge("it would be larger than 16 MB")
+    return RawBSONDocument(data)
 
 
 def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -497,7 +506,7 @@ def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
     part: list[Item] = []
     size = 0
     for item in items:
-        weight = 2 * len(item.raw.raw) + _OVERHEAD
+        weight = len(item.raw.raw) + len(getattr(item.update, "raw", b"")) + _OVERHEAD
         if part and size + weight > _BYTES:
             yield part
             part, size = [], 0
@@ -535,7 +544,7 @@ def _conditional(item: Item) -> Document:
 
     The query names `_id` alone, which the server finds in the quickest way it has.
     """
-    same = {"$eq": ["$$ROOT", {"$literal": item.raw}]}
+    same = _as_read(item.raw)
     change = item.change
     if change is None or change.unset or any("." in path for path in change.set):
         return {"$replaceWith": {"$cond": [same, {"$literal": item.after}, "$$ROOT"]}}
@@ -546,9 +555,25 @@ def _conditional(item: Item) -> Document:
     return {"$replaceWith": {"$cond": [same, merged, "$$ROOT"]}}
 
 
+def _as_read(raw: Any) -> Document:
+    """The expression for a document that is what was read.
+
+    Of a large one only its size and its smaller fields are compared: with the whole of it the
+    command could be larger than the server takes.
+    """
+    if len(raw.raw) <= _LARGE:
+        return {"$eq": ["$$ROOT", {"$literal": raw}]}
+    conditions: list[Document] = [{"$eq": [{"$bsonSize": "$$ROOT"}, len(raw.raw)]}]
+    for name, value in raw.items():
+        if len(_key(value)) < _LARGE // 100:
+            field_now = {"$getField": {"$literal": name}}
+            conditions.append({"$eq": [field_now, {"$literal": value}]})
+    return {"$and": conditions}
+
+
 def _unchanged(item: Item, spec: Spec) -> Document:
     if not spec.fields:
-        return {"$eq": ["$$ROOT", {"$literal": item.raw}]}
+        return _as_read(item.raw)
     conditions: list[Document] = []
     for name in spec.fields:
         now = {"$getField": {"$literal": name}}
