@@ -42,6 +42,7 @@ class RunStarted:
     direction: Direction
     target: str
     total: int
+    address: str = ""  # of the server, without credentials
 
 
 @dataclass(frozen=True, slots=True)

@@ -667,7 +667,8 @@ class Migrator:
         ids = tuple(step.revision.id for step in plan.steps)
         for notice in plan.notices:
             request.listener(events.Notice(notice))
-        request.listener(events.RunStarted(run, plan.direction, plan.target, len(plan.steps)))
+        total = len(plan.steps)
+        request.listener(events.RunStarted(run, plan.direction, plan.target, total, info.address))
         store.history.write(retried)  # only now: all that could refuse the plan has agreed to it
         warnings = run_plan(plan, scripts, held.known, around)
         seconds = time.monotonic() - started

@@ -59,7 +59,7 @@ def make_screen(
     stream = Terminal() if terminal else Pipe()
     monkeypatch.setattr(sys, "stderr", stream)
     output = type(output)(output.settings, {})
-    return RunScreen(output, place="shop on db.example", database="shop", every=every), stream
+    return RunScreen(output, database="shop", every=every), stream
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunScreen, Terminal]]
 
 def test_a_run_reads_as_a_header_and_a_line_for_each_operation(run: tuple[RunScreen, Terminal]):
     screen, stream = run
-    screen(events.RunStarted("run", UP, "head", 2))
+    screen(events.RunStarted("run", UP, "head", 2, "db.example"))
     screen(step())
     screen(events.OperationStarted("0005", "collection calls"))
     screen(events.OperationFinished("0005", "collection calls", "done", 0.006))
@@ -104,7 +104,7 @@ def test_a_revert_says_so_in_its_header_and_a_bare_step_has_no_brackets(
     run: tuple[RunScreen, Terminal],
 ):
     screen, stream = run
-    screen(events.RunStarted("run", DOWN, "-1", 1))
+    screen(events.RunStarted("run", DOWN, "-1", 1, "db.example"))
     screen(step(schema=None))
     assert stream.text.splitlines() == [
         "shop on db.example: 1 revision to revert",
@@ -143,7 +143,7 @@ def test_what_a_revision_logs_is_shown_line_by_line_and_never_as_markup(
 
 def test_quiet_hides_all_but_warnings(monkeypatch: pytest.MonkeyPatch):
     screen, stream = make_screen(monkeypatch, quiet=True)
-    screen(events.RunStarted("run", UP, "head", 2))
+    screen(events.RunStarted("run", UP, "head", 2, "db.example"))
     screen(events.Notice("nothing much"))
     screen(events.Notice("careful", level="warning"))
     screen.close()
@@ -308,7 +308,7 @@ def test_events_as_json_lines(monkeypatch: pytest.MonkeyPatch):
     listener = LineListener(output)
     listener(WAITING)
     assert listener.stage is Stage.WAITING
-    listener(events.RunStarted("run", UP, "head", 1))
+    listener(events.RunStarted("run", UP, "head", 1, "db.example"))
     listener(step())
     listener.close()
     assert listener.stage is Stage.RUNNING

@@ -36,7 +36,7 @@ def playing(result: RunResult) -> Any:
 
     def upgrade(target: str, *, listener: events.Listener, stop: Stop, **_: Any) -> RunResult:
         assert not stop.requested
-        listener(events.RunStarted("run-1", result.direction, target, 2))
+        listener(events.RunStarted("run-1", result.direction, target, 2, "db.example"))
         return result
 
     return upgrade
@@ -49,7 +49,7 @@ def test_upgrade_ends_with_what_was_done_and_how_to_undo_it():
     assert result.stdout == (
         "✓ 2 revisions applied in 21.8 s. users 0006, calls 0005, (unnamed) base.\n"
     )
-    assert "shop on db.example:27017: 2 revisions to apply" in result.stderr
+    assert "shop on db.example: 2 revisions to apply" in result.stderr
     assert result.stderr.endswith("undo: mongover downgrade -2\n")
     assert migrator.calls[0][1] == ("head",)
     assert migrator.closed == 1

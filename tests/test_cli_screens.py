@@ -7,15 +7,12 @@ from typing import Any
 
 import pytest
 
-from mongover.cli.place import embedded_place, place_of
-from mongover.config import Config
 from mongover.doctor import Finding
 from mongover.errors import Edited, InvalidRevision, Where
 from mongover.migrator import LoggedEntry, Shown
 from mongover.plan import Problem
 from mongover.records import Outcome, State
 from mongover.survey import CollectionStatus, SchemaStatus
-from mongover.urls import SecretUrl
 from tests.cli_fakes import (
     DOWN,
     document,
@@ -27,6 +24,7 @@ from tests.cli_fakes import (
     revision,
     status,
 )
+from tests.servers import run_cli
 
 EDITED = Problem(
     "0003", "edited", "0003 was edited after it was applied", "mongover diff 0003", Edited("edited")
@@ -133,19 +131,16 @@ def test_status_of_an_empty_project_says_how_to_begin():
     assert 'next: mongover revision -m "create users" --schema users' in result.stderr
 
 
-def test_status_of_an_embedded_server_names_its_folder(tmp_path: Path, monkeypatch: Any):
-    monkeypatch.chdir(tmp_path)
-    config = Config(url=SecretUrl(f"embedded:{tmp_path}/.mongover/db"), database="shop")
-    migrator = fake(status=status())
-    migrator.config = config
-    assert invoke(migrator, "status").stdout.startswith("shop on embedded:.mongover/db (")
-    assert place_of(config) == "embedded:.mongover/db"
-
-
-def test_the_place_of_a_server_is_its_hosts_without_credentials():
-    config = Config(url=SecretUrl("mongodb://u:p%40ss@a:1,b:2/shop?replicaSet=x"), database="shop")
-    assert place_of(config) == "a:1,b:2"
-    assert embedded_place(config) is None
+def test_an_embedded_server_is_called_by_its_folder_everywhere(tmp_path: Path):
+    url = f"embedded:{tmp_path}/.mongover/db"
+    run_cli("init", cwd=tmp_path)
+    assert run_cli("revision", "-m", "one", cwd=tmp_path).returncode == 0
+    run = run_cli("upgrade", cwd=tmp_path)
+    assert "on embedded:.mongover/db: 1 revision to apply" in run.stderr
+    screen = run_cli("status", cwd=tmp_path)
+    assert " on embedded:.mongover/db (MongoDB" in screen.stdout
+    elsewhere = run_cli("doctor", "--json", "--url", url, "--database", "x", cwd=tmp_path.parent)
+    assert f"embedded:{tmp_path.name}/.mongover/db" in elsewhere.stdout
 
 
 @pytest.mark.parametrize("charset", ["ascii", "cp1252", "utf-8"])

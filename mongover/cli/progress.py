@@ -144,11 +144,8 @@ class Now:
 class RunScreen:
     """The listener of a run in a terminal or a pipe; to be closed when the run has ended."""
 
-    def __init__(
-        self, output: Output, *, place: str, database: str, every: float | None = None
-    ) -> None:
+    def __init__(self, output: Output, *, database: str, every: float | None = None) -> None:
         self._output = output
-        self._place = place
         self._database = database
         self._now = Now(output.err, every=every)
         self._quiet = output.settings.quiet
@@ -192,7 +189,8 @@ class RunScreen:
 
     def _run_started(self, event: events.RunStarted) -> None:
         word = "apply" if event.direction == "up" else "revert"
-        self._line(Paint(f"{self._place}: {count(event.total, 'revision')} to {word}", "bold"))
+        place = f"{self._database} on {event.address}"
+        self._line(Paint(f"{place}: {count(event.total, 'revision')} to {word}", "bold"))
 
     def _step_started(self, event: events.StepStarted) -> None:
         self._operations, self._current = 0, ""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mongover.cli.output import Paint, relative
-from mongover.cli.place import embedded_place
 from mongover.cli.shape import App, Command, TargetCommand
 from mongover.cli.statusscreen import show_problems, show_status
 from mongover.cli.targets import complete_target
@@ -49,11 +48,10 @@ def status(app: App, schema: str | None, check: bool) -> int:  # noqa: FBT001 - 
     """
     with app.migrator() as migrator:
         state = migrator.status(schema=schema)
-        place = embedded_place(migrator.config)
     if app.settings.json:
         app.output.document(state.to_json())
     else:
-        show_status(app.output, state, place=place)
+        show_status(app.output, state)
     return _PENDING if check and state.pending else 0
 
 

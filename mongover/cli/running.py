@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mongover.cli.output import Paint
-from mongover.cli.place import place_of
 from mongover.cli.progress import LineListener, RunScreen
 from mongover.cli.settings import ConfigOption, Seconds
 from mongover.cli.shape import App, TargetCommand
@@ -183,10 +182,7 @@ def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_li
 
 
 def _screen(app: App, migrator: Migrator) -> RunScreen:
-    config = migrator.config
-    return RunScreen(
-        app.output, place=f"{config.database} on {place_of(config)}", database=config.database
-    )
+    return RunScreen(app.output, database=migrator.config.database)
 
 
 def _tell_result(app: App, result: RunResult) -> None:

@@ -37,9 +37,9 @@ _MESSAGE: Final = 36
 _ORDINARY: Final = frozenset({"pending", "up to date"})
 
 
-def show_status(output: Output, status: Status, *, place: str | None = None) -> None:
-    """The whole screen; `place` stands for an address that says nothing to people."""
-    output.data(Paint(server_line(status, place), "bold"))
+def show_status(output: Output, status: Status) -> None:
+    """The whole screen."""
+    output.data(Paint(server_line(status), "bold"))
     output.data("")
     rows = [row for schema in status.schemas for row in schema_rows(schema)]
     if rows:
@@ -57,12 +57,12 @@ def show_status(output: Output, status: Status, *, place: str | None = None) -> 
         output.hint(following)
 
 
-def server_line(status: Status, place: str | None = None) -> str:
+def server_line(status: Status) -> str:
     """`shop on rs0/127.0.0.1:27600 (MongoDB 6.0.5, replica set, transactions: yes)`."""
     server = status.server
     able = "yes" if server.transactions else "no"
     about = f"MongoDB {server.version}, {server.topology}, transactions: {able}"
-    return f"{status.database} on {place or server.address} ({about})"
+    return f"{status.database} on {server.address} ({about})"
 
 
 def schema_rows(schema: SchemaStatus) -> Iterator[list[str]]:
