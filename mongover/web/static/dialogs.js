@@ -11,6 +11,18 @@ export function wireDialogs() {
   }
 }
 
+// Open a dialog; what had the focus gets it back, also when it was drawn anew meanwhile.
+function openModal(dialog) {
+  const before = document.activeElement;
+  const key = before?.dataset?.key;
+  const back = () => {
+    if (document.activeElement !== document.body) return;
+    (key === undefined ? before : document.querySelector(`[data-key="${CSS.escape(key)}"]`))?.focus();
+  };
+  dialog.addEventListener("close", back, { once: true });
+  dialog.showModal();
+}
+
 const asProblem = (error) => (error instanceof Problem ? error : new Problem(0, { title: "The page failed", detail: String(error) }));
 
 /** Asks for a token; resolves to whether one was entered that the server accepts. */
@@ -35,7 +47,7 @@ export class TokenDialog {
     byId("token-reason").textContent = reason;
     byId("token-error").textContent = "";
     byId("token-value").value = "";
-    this.dialog.showModal();
+    openModal(this.dialog);
     byId("token-value").focus();
     const asked = {};
     asked.promise = new Promise((resolve) => (asked.resolve = resolve));
@@ -114,7 +126,7 @@ export class PlanDialog {
     byId("plan-title").textContent = title;
     byId("plan-target").hidden = places === null;
     byId("plan-select").replaceChildren(...(places ?? []).map(([target, text]) => h("option", { value: target, dir: "auto" }, text)));
-    this.dialog.showModal();
+    openModal(this.dialog);
     (places === null ? this.dialog.querySelector(".cancel") : byId("plan-select")).focus();
     this.#load();
   }
@@ -188,7 +200,7 @@ export async function openRevision(api, authorise, id) {
   const body = byId("revision-body");
   byId("revision-title").textContent = id;
   refill(body, h("p", { class: "soft" }, "Reading…"));
-  dialog.showModal();
+  openModal(dialog);
   try {
     const found = await authorise(() => api.get(`revisions/${encodeURIComponent(id)}`), "read");
     if (byId("revision-title").textContent !== id) return;

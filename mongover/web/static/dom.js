@@ -25,6 +25,12 @@ export function s(tag, properties, ...children) {
 /** Text that a person wrote, kept from turning its neighbours around. */
 export const said = (text, properties) => h("bdi", { dir: "auto", ...properties }, String(text ?? ""));
 
+/** A sentence whose `commands` stand between backticks. */
+export function prose(text) {
+  const parts = String(text ?? "").split(/`([^`]+)`/);
+  return h("bdi", { dir: "auto" }, parts.map((part, index) => (index % 2 ? h("code", {}, part) : part)));
+}
+
 /** The element with this id. */
 export const byId = (id) => document.getElementById(id);
 

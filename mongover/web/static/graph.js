@@ -3,20 +3,23 @@
 import { h, s, said, chip } from "./dom.js";
 
 const ROW = 44;
-const LANE = 26;
-const LEFT = 18;
+const LANE = [26, 18]; // with few lanes, and with many
+const MANY = 6;
+const LEFT = 16;
 const HUES = 8;
 
-/** Where every revision stands: its row, its lane and the colour of its schema. */
+/** Where every revision stands, and in which colour: the newest on top, its schema's lane. */
 export function layout(revisions) {
   const lanes = assign(revisions);
   const rows = new Map();
+  const pitch = LANE[lanes.total > MANY ? 1 : 0];
   revisions.forEach((revision, index) => {
     const { schema, lane } = lanes.places.get(revision.revision);
     const row = revisions.length - 1 - index;
-    rows.set(revision.revision, { row, lane: lanes.offsets.get(schema) + lane, hue: lanes.hues.get(schema), revision });
+    const x = LEFT + (lanes.offsets.get(schema) + lane) * pitch;
+    rows.set(revision.revision, { row, x, y: row * ROW + ROW / 2, hue: lanes.hues.get(schema), revision });
   });
-  return { rows, lanes: lanes.total, hues: lanes.hues };
+  return { rows, width: LEFT * 2 + Math.max(0, lanes.total - 1) * pitch, hues: lanes.hues };
 }
 
 // A revision follows its parent's lane while it is the first to do so; a second head gets its own.
@@ -43,11 +46,8 @@ function assign(revisions) {
   return { places, offsets, hues, total };
 }
 
-const x = (place) => LEFT + place.lane * LANE;
-const y = (place) => place.row * ROW + ROW / 2;
-
 function link(child, parent, kind) {
-  const [x1, y1, x2, y2] = [x(child), y(child), x(parent), y(parent)];
+  const [x1, y1, x2, y2] = [child.x, child.y, parent.x, parent.y];
   const names = `${kind} hue-${parent.hue}`;
   const data = { "data-from": child.revision.revision, "data-to": parent.revision.revision };
   if (kind === "line" && x1 === x2) return s("path", { class: names, d: `M${x1} ${y1}V${y2}`, ...data });
@@ -74,13 +74,12 @@ function dot(place) {
   const { state, applied } = place.revision;
   const names = `dot hue-${place.hue} ${applied ? "is-applied" : "is-open"} is-${state}`;
   const sign = SIGNS[state] ?? "?";
-  const circle = s("circle", { class: names, cx: x(place), cy: y(place), r: sign ? 9 : 7 });
+  const circle = s("circle", { class: names, cx: place.x, cy: place.y, r: sign ? 9 : 7 });
   if (!sign) return [circle];
-  return [circle, s("text", { class: "sign", x: x(place), y: y(place) + 4 }, sign)];
+  return [circle, s("text", { class: "sign", x: place.x, y: place.y + 4 }, sign)];
 }
 
-function drawing({ rows, lanes }) {
-  const width = LEFT * 2 + Math.max(0, lanes - 1) * LANE;
+function drawing({ rows, width }) {
   const height = rows.size * ROW;
   const dots = [...rows.values()].flatMap(dot);
   const size = { width, height, viewBox: `0 0 ${width} ${height}` };
@@ -96,7 +95,7 @@ function linksText(revision) {
 
 function row(place, open) {
   const { revision } = place;
-  const state = revision.state === "reverted" ? "reverted" : revision.state;
+  const { state } = revision;
   const file = revision.file && revision.file !== "same" ? h("span", { class: "tag is-bad" }, revision.file) : null;
   const extra = linksText(revision);
   return h("li", { class: `hue-${place.hue}` }, h("button",

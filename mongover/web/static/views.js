@@ -1,6 +1,6 @@
 // What the page shows of the database: every function returns elements and changes nothing.
 
-import { age, chip, count, duration, h, many, moment, person, said } from "./dom.js";
+import { age, chip, count, duration, h, many, moment, person, prose, said } from "./dom.js";
 
 const PAGE = 50;
 
@@ -16,8 +16,8 @@ export function figures(catalogue) {
 export function problemList(problems) {
   return problems.map((problem) => h("li", {},
     h("span", { class: "tag is-bad" }, problem.kind), " ",
-    said(problem.message),
-    problem.hint ? h("div", { class: "hint" }, "next: ", said(problem.hint)) : null));
+    prose(problem.message),
+    problem.hint ? h("div", { class: "hint" }, "next: ", prose(problem.hint)) : null));
 }
 
 const slug = (state) => `is-${state.replaceAll(" ", "-")}`;
@@ -31,8 +31,9 @@ function collections(entry) {
 
 function versions(entry) {
   const from = entry.current ?? "–";
+  const short = `${from}${entry.head}`.length < 24;
   if (entry.current === entry.head) return [h("code", {}, said(from))];
-  return [h("code", {}, said(from)), h("span", { "aria-hidden": "true" }, " → "), h("span", { class: "visually-hidden" }, " to "), h("code", {}, said(entry.head ?? "–"))];
+  return [h("span", { class: short ? "versions" : null }, h("code", {}, said(from)), h("span", { "aria-hidden": "true" }, " → "), h("span", { class: "visually-hidden" }, " to "), h("code", {}, said(entry.head ?? "–")))];
 }
 
 function schemaRow(name, entry, acts) {
@@ -78,8 +79,11 @@ export function holderSentence(lock, now) {
 /** The lease as it stands. */
 export function lockView(lock, now) {
   if (lock === null) return h("p", { class: "soft" }, "Free. Nothing ever ran here.");
-  const state = lock.held ? "held" : lock.expired ? "expired" : "free";
-  if (state === "free") return h("p", {}, h("span", { class: "tag" }, "free"), h("span", { class: "soft" }, ` · fence ${lock.fence}`));
+  const state = lock.owner === null ? "free" : lock.held ? "held" : "expired";
+  if (state === "free") {
+    return [h("p", {}, h("span", { class: "tag is-applied" }, "free")),
+      facts([["held last by", lock.holder.user || lock.holder.host ? said(person(lock.holder)) : null], ["until", moment(lock.heartbeatAt)], ["fence", String(lock.fence)]])];
+  }
   return [
     h("p", {}, h("span", { class: `tag ${state === "held" ? "is-running" : "is-bad"}` }, state)),
     facts([
@@ -125,9 +129,11 @@ function event(record, file, open) {
     record.warnings.map((text) => h("p", { class: "warning" }, said(text))));
 }
 
+const newestFirst = (a, b) => (Date.parse(when(b)) || 0) - (Date.parse(when(a)) || 0) || b.sequence - a.sequence;
+
 /** The records, newest first: as many as `shown` asks for. */
 export function timeline(history, files, { shown, open, more }) {
-  const records = [...history.revisions].reverse();
+  const records = [...history.revisions].sort(newestFirst);
   if (records.length === 0) return h("p", { class: "empty" }, "Nothing was applied yet.");
   const first = records.slice(0, shown);
   const left = records.length - first.length;
@@ -147,7 +153,7 @@ export function planView(plan) {
     plan.nothing ? h("p", {}, said(plan.nothing)) : null,
     plan.steps.length ? h("p", {}, `${many(plan.steps.length, "revision")} will be ${plan.direction === "up" ? "applied" : "reverted"}, in this order:`) : null,
     plan.steps.length ? h("ol", { class: "steps", tabindex: "0", "aria-label": "Steps of the plan" }, steps) : null,
-    plan.reaches.length ? h("p", { class: "warning" }, "It also goes into ", plan.reaches.flatMap((name, index) => [index ? ", " : null, chip(name)]), ", which depends on what is reverted.") : null,
+    plan.reaches.length && !plan.notices.length ? h("p", { class: "warning" }, "It also goes into ", plan.reaches.flatMap((name, index) => [index ? ", " : null, chip(name)]), ", which depends on what is reverted.") : null,
     plan.running.length ? h("p", { class: "warning" }, `Another process runs ${plan.running.join(", ")} now.`) : null,
     plan.notices.map((text) => h("p", { class: "warning" }, said(text))),
   ];
@@ -159,14 +165,14 @@ export function problemView(document, { lock = null, now = 0 } = {}) {
   const more = [document.revision ? `revision ${document.revision}` : null, document.code ?? null, document.errorId ? `errorId ${document.errorId}` : null].filter(Boolean);
   return h("div", { class: "problem" },
     h("p", { class: "problem-title" }, h("strong", {}, said(document.title ?? "A problem"))),
-    document.detail ? h("p", {}, said(document.detail)) : null,
+    document.detail ? h("p", {}, prose(document.detail)) : null,
     held ? h("p", { class: "holder" }, said(held)) : null,
-    document.hint ? h("p", { class: "hint" }, "next: ", said(document.hint)) : null,
+    document.hint ? h("p", { class: "hint" }, "next: ", prose(document.hint)) : null,
     more.length ? h("p", { class: "soft" }, said(more.join(" · "))) : null);
 }
 
 function logLine(line) {
-  return h("li", {}, moment(line.at), " ", h("strong", {}, `${line.action} ${line.outcome}`), " ",
+  return h("li", {}, moment(line.at), " ", h("strong", {}, ["apply", "revert"].includes(line.action) ? line.outcome : `${line.action} ${line.outcome}`), " ",
     h("span", { class: "soft" }, duration(line.duration_ms), " by ", said(person(line.by))),
     line.reason ? h("div", {}, said(line.reason)) : null,
     line.error ? errorText(line.error) : null);
