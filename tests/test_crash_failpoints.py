@@ -89,12 +89,6 @@ INSIDE = {
 }
 
 
-@pytest.fixture
-def project(any_server: Server, tmp_path: Path, mongo_database: NewName) -> Project:
-    write_project(tmp_path, transactions=any_server.has_transactions)
-    return project_on(any_server, tmp_path, mongo_database(any_server), lease=20.0)
-
-
 def migrator(project: Project) -> Migrator:
     return Migrator.from_config(
         cwd=project.folder,
@@ -140,15 +134,30 @@ def resolve_here(project: Project) -> None:
             )
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("command", COMMANDS)
+# A standalone has no elections, so the faults of those are for the replica set alone.
+ALONE = ("network once", "network five times", "write concern timed out")
+CASES = [
+    (server, command, fault)
+    for server, faults in (("standalone", ALONE), ("replica_set", tuple(FAULTS)))
+    for command, (name, _) in COMMANDS.items()
+    for fault in faults
+    if name != "find" or "writeConcernError" not in FAULTS[fault][0]  # a read has no write concern
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=", ".join)
 def test_a_fault_of_history_or_lock_loses_nothing(
-    project: Project, command: str, fault: str
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    mongo_database: NewName,
+    case: tuple[str, str, str],
 ) -> None:
+    server, command, fault = case
+    found: Server = request.getfixturevalue(server)
+    write_project(tmp_path, transactions=found.has_transactions)
+    project = project_on(found, tmp_path, mongo_database(found), lease=20.0)
     name, collection = COMMANDS[command]
     data, times = FAULTS[fault]
-    if name == "find" and "writeConcernError" in data:
-        data = NETWORK  # a read has no write concern
     namespace = f"{project.database}.{collection}"
     with (
         open_(project) as client,
