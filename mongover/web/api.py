@@ -361,6 +361,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
     do = Endpoints(service)
     add_dashboard(router, service)
     _add_reads(router, service, do)
+    _add_open(router, service, do)
     _add_writes(router, service, do)
 
 
@@ -392,6 +393,9 @@ def _add_reads(router: APIRouter, service: Service, do: Endpoints) -> None:
         dependencies=security,
         route_class_override=guarded(service, Scope.READ),
     )
+
+
+def _add_open(router: APIRouter, service: Service, do: Endpoints) -> None:
     router.add_api_route(
         "/access",
         do.access,
