@@ -9,87 +9,49 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
-from uuid import uuid4
+from typing import TYPE_CHECKING, Final, Self, cast
 
-from mongover import events, records
-from mongover.authoring import next_id, numbered_files, restore_file, write_revision
-from mongover.authoring import number_of as file_number
+from mongover.authoring import next_id, restore_file, write_revision
 from mongover.catalogue import catalogue
 from mongover.config import load_config
-from mongover.errors import (
-    Blocked,
-    DatabaseError,
-    MissingFile,
-    UnknownTarget,
-    UsageError,
-    Where,
-)
+from mongover.errors import UnknownTarget, UsageError, Where
 from mongover.events import ignore
 from mongover.graph import Graph, Targets, number_of
-from mongover.identity import author
+from mongover.mending import acceptance_of, change_of, file_of, path_of, resolution_of, stamps
 from mongover.plan import (
     applied_in_order,
     find_problems,
     find_revision,
     known_graph,
-    plan_downgrade,
-    plan_upgrade,
     status_rows,
 )
 from mongover.rebase import rebase
-from mongover.records import RUNNING, Direction, Resolution
+from mongover.records import Direction
 from mongover.revision import normalise_text, read_revisions
 from mongover.stop import Stop
+from mongover.turn import Request, RunResult, Turn, someone_runs
 from mongover.urls import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mongover.catalogue import Catalogue
-    from mongover.checkpointing import Workplace
     from mongover.config import Config
     from mongover.doctor import Finding
     from mongover.events import Listener
-    from mongover.holding import Held
     from mongover.lease import LeaseState
     from mongover.plan import Plan, Problem
-    from mongover.records import Change, LogEntry, Record
+    from mongover.records import Change, LogEntry, Record, Resolution
     from mongover.revision import Revision, RevisionFiles
-    from mongover.runner import Surroundings
-    from mongover.server import ServerInfo
     from mongover.store import Store
     from mongover.survey import Status
 
+__all__ = ["LoggedEntry", "Migrator", "RunResult", "Shown"]
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What an upgrade or a downgrade did; `run` is None when there was nothing to do."""
-
-    direction: Direction
-    target: str
-    run: str | None
-    revisions: tuple[str, ...]
-    seconds: float
-    warnings: tuple[str, ...] = ()
-    message: str = ""
-    heads: Mapping[str | None, tuple[str, ...]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` and the HTTP API show it."""
-        done = "applied" if self.direction is Direction.UP else "reverted"
-        return {
-            "direction": self.direction.value,
-            "target": self.target,
-            "run": self.run,
-            done: list(self.revisions),
-            "durationMs": round(self.seconds * 1_000, 1),
-            "warnings": list(self.warnings),
-        }
+_DIGITS: Final = 4  # of an id, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +126,8 @@ class Migrator:
         Raises:
             UnknownTarget: there is no such schema.
         """
-        with self._database() as store:
-            return self._status(store, schema)
+        with self._turn() as turn:
+            return self._status(turn, schema)
 
     def current(self) -> tuple[Record, ...]:
         """The records of the applied heads of every line, in order of their ids."""
@@ -204,27 +166,25 @@ class Migrator:
 
     def show(self, target: str) -> Shown:
         """One revision: file, record with its log, problems."""
-        with self._database() as store:
-            files, known = self._files(), self._seen(store)
+        with self._turn() as turn:
+            files, known = turn.files, self._seen(turn.store)
             revision = find_revision(files, known, target)
-            problems = find_problems(files, known, sources=self._sources(store))
+            problems = find_problems(files, known, sources=turn.source)
             return Shown(
                 files.revisions.get(revision),
-                store.history.read_one(revision),
+                turn.store.history.read_one(revision),
                 tuple(problem for problem in problems if problem.revision == revision),
             )
 
     def catalogue(self) -> Catalogue:
         """Every revision of files and history with its links and states, and every problem."""
-        with self._database() as store:
-            known = self._seen(store)
-            return catalogue(self._files(), known, sources=self._sources(store))
+        with self._turn() as turn:
+            return catalogue(turn.files, self._seen(turn.store), sources=turn.source)
 
     def plan(self, direction: Direction, target: str) -> Plan:
         """What an upgrade or a downgrade to the target would run; runs no code of a revision."""
-        with self._database() as store:
-            known = self._seen(store)
-            return self._plan(direction, target, self._files(), known, self._sources(store))
+        with self._turn() as turn:
+            return turn.plan(direction, target, self._seen(turn.store))
 
     def check(self) -> tuple[Problem, ...]:
         """What is wrong with the files by themselves; asks no server."""
@@ -232,9 +192,9 @@ class Migrator:
 
     def verify(self) -> tuple[Problem, ...]:
         """Every record against every file."""
-        with self._database() as store:
-            known = self._seen(store)
-            return tuple(find_problems(self._files(), known, sources=self._sources(store)))
+        with self._turn() as turn:
+            known = self._seen(turn.store)
+            return tuple(find_problems(turn.files, known, sources=turn.source))
 
     def diff(self, target: str) -> str:
         """What changed in a file since it was applied, as a unified diff; empty if nothing did.
@@ -245,7 +205,7 @@ class Migrator:
             InvalidRevision: its file cannot be read.
         """
         record = self._with_source(target)
-        revision = _file(self._files(), record.revision)
+        revision = file_of(self._files(), record.revision)
         before, after, name = record.source or "", revision.code, revision.path.name
         lines = difflib.unified_diff(
             normalise_text(before).splitlines(),
@@ -288,8 +248,9 @@ class Migrator:
         Raises:
             MongoverError: files and history disagree, the lock is held, or a revision failed.
         """
-        request = _Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry)
-        return self._run(replace(request, lock_wait=lock_wait, run=run))
+        request = Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry)
+        with self._turn() as turn:
+            return turn.run(replace(request, lock_wait=lock_wait, run=run))
 
     def downgrade(
         self,
@@ -307,40 +268,62 @@ class Migrator:
         Raises:
             MongoverError: as for `upgrade`; also a revision that has no downgrade.
         """
-        request = _Request("downgrade", Direction.DOWN, target, listener, stop or Stop())
-        return self._run(replace(request, lock_wait=lock_wait, run=run))
+        request = Request("downgrade", Direction.DOWN, target, listener, stop or Stop())
+        with self._turn() as turn:
+            return turn.run(replace(request, lock_wait=lock_wait, run=run))
 
-    def stamp(self, target: str, *, reason: str = "") -> tuple[str, ...]:
+    def stamp(
+        self,
+        target: str,
+        *,
+        reason: str = "",
+        listener: Listener = ignore,
+        stop: Stop | None = None,
+    ) -> tuple[str, ...]:
         """Record revisions as applied (or, below a base, as reverted) without running them.
 
         Returns the ids whose records changed.
+
+        Raises:
+            TargetError: the target names nothing.
+            MissingFile: a revision that would be marked as applied has no file.
         """
-        with self._database() as store:
-            return self._write_held(
-                store, "stamp", lambda known: self._stamps(target, known, reason)
+        with self._turn() as turn:
+            return turn.write(
+                _correction("stamp", listener, stop),
+                lambda known: stamps(target, turn.files, known, by=turn.by, reason=reason),
             )
 
-    def resolve(self, target: str, resolution: Resolution, *, reason: str) -> Record:
+    def resolve(
+        self,
+        target: str,
+        resolution: Resolution,
+        *,
+        reason: str,
+        listener: Listener = ignore,
+        stop: Stop | None = None,
+    ) -> Record:
         """End the blocked state of a revision with what a person found out.
 
         Raises:
             UsageError: the revision did not stop half-way.
         """
+        with self._turn() as turn:
 
-        def change(record: Record, known: Mapping[str, Record]) -> Change:
-            if record.state not in records.STOPPED:
-                raise UsageError(
-                    f"{record.revision} is {record.state}; only a failed or interrupted revision "
-                    "can be resolved",
-                    hint="`mongover status` shows which ones are",
-                )
-            return records.resolve(
-                record, resolution, by=self._by(), reason=reason, sequence=_next_place(known)
-            )
+            def change(record: Record, known: Mapping[str, Record]) -> Change:
+                return resolution_of(record, known, resolution, by=turn.by, reason=reason)
 
-        return self._change_one("resolve", target, change)
+            request = _correction("resolve", listener, stop)
+            return _written(turn, request, change_of(turn.files, target, change))
 
-    def repair(self, target: str, *, reason: str) -> Record:
+    def repair(
+        self,
+        target: str,
+        *,
+        reason: str,
+        listener: Listener = ignore,
+        stop: Stop | None = None,
+    ) -> Record:
         """Accept an applied revision as it is now: its file, and that its warnings were mended.
 
         Raises:
@@ -348,26 +331,14 @@ class Migrator:
             MissingFile: there is no file.
             InvalidRevision: its file cannot be read.
         """
-        files = self._files()
+        with self._turn() as turn:
 
-        def change(record: Record, known: Mapping[str, Record]) -> Change:
-            del known
-            if not record.counts_as_applied:
-                raise UsageError(
-                    f"{record.revision} is {record.state}, so its file may be edited freely",
-                    hint="only what is applied is bound to its text: see `mongover status`",
-                )
-            revision = _file(files, record.revision)
-            if record.checksum == revision.checksum and not record.warnings:
-                raise UsageError(
-                    f"{record.revision} needs no repair: its file is what was applied",
-                    hint="`mongover verify` compares every record with its file",
-                )
-            from mongover.runner import subject_of  # noqa: PLC0415 - the driver is heavy
+            def change(record: Record, known: Mapping[str, Record]) -> Change:
+                del known
+                return acceptance_of(record, turn.files, by=turn.by, reason=reason)
 
-            return records.repair(record, subject_of(revision), by=self._by(), reason=reason)
-
-        return self._change_one("repair", target, change)
+            request = _correction("repair", listener, stop)
+            return _written(turn, request, change_of(turn.files, target, change))
 
     def unlock(self, *, owner: str | None = None) -> LeaseState:
         """End the lease: an expired one freely, a live one only for who names its owner.
@@ -398,7 +369,7 @@ class Migrator:
         needed = tuple(Targets(graph, ()).one(target) for target in depends_on)
         return write_revision(
             files.folder,
-            id=next_id((*files.revisions, *files.broken)) if id is None else id,
+            id=next_id((*files.revisions, *files.broken)) if id is None else _padded(id),
             message=message,
             schema=schema,
             down_revision=_parents(graph, schema),
@@ -415,7 +386,10 @@ class Migrator:
         heads = Graph(files.revisions.values()).heads(schema)
         if len(heads) < 2:  # noqa: PLR2004 - a merge is of two at least
             name = schema or "the unnamed line"
-            raise UsageError(f"{name} has no two heads to merge")
+            raise UsageError(
+                f"{name} has no two heads to merge",
+                hint="`mongover heads` shows the heads of every schema",
+            )
         return write_revision(
             files.folder,
             id=next_id((*files.revisions, *files.broken)),
@@ -455,7 +429,7 @@ class Migrator:
             UsageError: the history holds no text of it, or a file with its number is there.
         """
         record = self._with_source(target)
-        there = _path_of(self._files(), record.revision)
+        there = path_of(self._files(), record.revision)
         if there is not None:
             raise UsageError(
                 f"{there.name} is there, and nothing is written over a file",
@@ -505,6 +479,13 @@ class Migrator:
             ours.notes = tuple(map(self._redact, ours.notes))
             raise ours from error
 
+    @contextmanager
+    def _turn(self) -> Iterator[Turn]:
+        """The open store and the files as they are now, for one request."""
+        files = self._files()
+        with self._database() as store:
+            yield Turn(self.config, store, files, self._redact)
+
     def _open(self) -> Store:
         from mongover.store import open_store  # noqa: PLC0415 - the driver is heavy
 
@@ -518,37 +499,15 @@ class Migrator:
         from mongover.survey import without_dead  # noqa: PLC0415 - the driver is heavy
 
         known = store.history.read()
-        if not _someone_runs(known):
+        if not someone_runs(known):
             return known
         return without_dead(known, store.read_lease(), store.history.read())
 
-    def _targets(self, files: RevisionFiles, known: Mapping[str, Record]) -> Targets:
-        return Targets(known_graph(files, known), applied_in_order(known))
-
-    def _sources(self, store: Store) -> Callable[[str], str]:
-        def source(revision: str) -> str:
-            record = store.history.read_one(revision)
-            return "" if record is None or record.source is None else record.source
-
-        return source
-
-    def _plan(
-        self,
-        direction: Direction,
-        target: str,
-        files: RevisionFiles,
-        known: Mapping[str, Record],
-        sources: Callable[[str], str],
-    ) -> Plan:
-        if direction is Direction.DOWN:
-            return plan_downgrade(files, known, target, sources=sources)
-        policy = self.config.out_of_order
-        return plan_upgrade(files, known, target, out_of_order=policy, sources=sources)
-
-    def _status(self, store: Store, only: str | None) -> Status:
+    def _status(self, turn: Turn, only: str | None) -> Status:
         from mongover.survey import Status, survey_lines  # noqa: PLC0415 - the driver is heavy
 
-        known, files = self._seen(store), self._files()
+        store, files = turn.store, turn.files
+        known = self._seen(store)
         rows = [row for row in status_rows(files, known) if only in (None, row.schema)]
         if not rows and only is not None:
             names = [str(row.schema) for row in status_rows(files, known)]
@@ -561,320 +520,32 @@ class Migrator:
             schemas=schemas,
             applied=len(applied),
             pending=tuple(revision for line in schemas for revision in line.pending),
-            problems=tuple(find_problems(files, known, sources=self._sources(store))),
+            problems=tuple(find_problems(files, known, sources=turn.source)),
             lock=store.read_lease(),
             last=max(applied, key=lambda record: record.sequence, default=None),
         )
-
-    # ---- under the lease -----------------------------------------------------------------------
-
-    def _run(self, request: _Request) -> RunResult:
-        started = time.monotonic()
-        files = self._files()
-        with self._database() as store:
-            known: Mapping[str, Record] = store.history.read()
-
-            def plan_on(known: Mapping[str, Record]) -> Plan:
-                sources = self._sources(store)
-                return self._plan(request.direction, request.target, files, known, sources)
-
-            if not _someone_runs(known):
-                plan, _ = self._plan_retrying(request, known, plan_on)
-                if not plan.steps:
-                    return _nothing(plan, started)
-            with self._held(store, request, plan_on) as held:
-                if held is None:
-                    return _nothing(plan_on(store.history.read()), started)
-                plan, retried = self._plan_retrying(request, held.known, plan_on)
-                if not plan.steps:
-                    return _nothing(plan, started)
-                return self._run_held(store, request, held, plan, files, retried)
-
-    @contextmanager
-    def _held(
-        self,
-        store: Store,
-        request: _Request,
-        plan_on: Callable[[Mapping[str, Record]], Plan] | None = None,
-    ) -> Iterator[Held | None]:
-        from mongover.holding import hold  # noqa: PLC0415 - the driver is heavy
-
-        _refuse_read_only(store.server.info())  # who cannot write would wait for a lock in vain
-
-        def needed(known: Mapping[str, Record]) -> bool:
-            if plan_on is None or request.retry or _someone_runs(known):
-                return True
-            return bool(plan_on(known).steps)
-
-        with hold(
-            store.new_lease(request.command, wait=request.lock_wait),
-            store.server.session(),
-            history=store.history,
-            listener=request.listener,
-            stop=request.stop,
-            needed=needed,
-        ) as held:
-            yield held
-
-    @contextmanager
-    def _surely_held(self, store: Store, command: str) -> Iterator[Held]:
-        """The lease for one change of the history, which has no plan that may turn out empty."""
-        with self._held(store, _Request.of(command)) as held:
-            yield cast("Held", held)  # without a plan, nothing gives up waiting
-
-    def _plan_retrying(
-        self,
-        request: _Request,
-        known: Mapping[str, Record],
-        plan_on: Callable[[Mapping[str, Record]], Plan],
-    ) -> tuple[Plan, Sequence[Change]]:
-        """The plan, and with `retry` the resolution of the one blocked revision that it runs."""
-        blocked = [record for record in known.values() if _can_retry(record)]
-        if not request.retry or not blocked:
-            return plan_on(known), ()
-        plan = plan_on({**known, **{each.revision: _retried(each) for each in blocked}})
-        ids = {step.revision.id for step in plan.steps}
-        blocked = [record for record in blocked if record.revision in ids]
-        if len(blocked) > 1:
-            names = ", ".join(record.revision for record in blocked)
-            raise Blocked(
-                f"several revisions are blocked: {names}",
-                hint=f'resolve each: mongover resolve {blocked[0].revision} --retry --reason "…"',
-                after="nothing was run.",
-            )
-        by, reason = self._by(), "upgrade --retry"
-        return plan, [
-            records.resolve(each, Resolution.RETRY, by=by, reason=reason, sequence=0)
-            for each in blocked
-        ]
-
-    def _run_held(  # noqa: PLR0917 - private
-        self,
-        store: Store,
-        request: _Request,
-        held: Held,
-        plan: Plan,
-        files: RevisionFiles,
-        retried: Sequence[Change],
-    ) -> RunResult:
-        from mongover.runner import load_scripts, refuse_transactions, run_plan  # noqa: PLC0415
-
-        started, run = time.monotonic(), request.run or uuid4().hex
-        info = store.server.info()
-        refuse_transactions(plan, available=info.transactions)
-        scripts = load_scripts(plan, project=self.config.root)
-        around = self._surroundings(store, request, held, run=run, transactions=info.transactions)
-        ids = tuple(step.revision.id for step in plan.steps)
-        for notice in plan.notices:
-            request.listener(events.Notice(notice))
-        total = len(plan.steps)
-        request.listener(events.RunStarted(run, plan.direction, plan.target, total, info.address))
-        store.history.write(retried)  # only now: all that could refuse the plan has agreed to it
-        warnings = run_plan(plan, scripts, held.known, around)
-        seconds = time.monotonic() - started
-        request.listener(events.RunFinished(run, plan.direction, ids, seconds))
-        heads = _heads_after(plan, files, store.history.read())
-        return RunResult(
-            plan.direction, plan.target, run, ids, seconds, warnings, _done(plan, seconds), heads
-        )
-
-    def _surroundings(
-        self, store: Store, request: _Request, held: Held, *, run: str, transactions: bool
-    ) -> Surroundings:
-        from mongover.runner import Surroundings  # noqa: PLC0415 - the driver is heavy
-        from mongover.transaction import run_transaction  # noqa: PLC0415 - the driver is heavy
-
-        def transact(work: Callable[[], None]) -> None:
-            run_transaction(
-                held.session,
-                work,
-                watch=store.server.watch,
-                before=held.lease.check,
-                attempts=self.config.transaction_attempts,
-            )
-
-        return Surroundings(
-            run=run,
-            database=store.server.database,
-            history=store.history,
-            lease=held.lease,
-            listener=request.listener,
-            stop=request.stop,
-            by=self._by(),
-            redact=self._redact,
-            transact=transact,
-            session=held.session,
-            transactions=transactions,
-            strict=self.config.strict,
-            max_time_ms=int(self.config.ddl_max_time * 1_000),
-            protected=frozenset(self._own_collections()),
-            workplace=self._workplace(store),
-        )
-
-    def _workplace(self, store: Store) -> Workplace | None:
-        from mongover.checkpointing import Workplace  # noqa: PLC0415 - the driver is heavy
-
-        if not store.url:
-            return None
-        return Workplace(
-            checkpoints=f"{self.config.collection}_checkpoints",
-            rejects=f"{self.config.collection}_rejects",
-            url=store.url,
-            database=self.config.database,
-            timeout=self.config.connect_timeout,
-        )
-
-    def _own_collections(self) -> tuple[str, ...]:
-        name = self.config.collection
-        return (name, self.config.lock_collection, f"{name}_checkpoints", f"{name}_rejects")
-
-    def _change_one(
-        self, command: str, target: str, change: Callable[[Record, Mapping[str, Record]], Change]
-    ) -> Record:
-        """Change one record under the lease, and return it as it then is."""
-        files = self._files()
-
-        def changes(known: Mapping[str, Record]) -> tuple[Change, ...]:
-            revision = find_revision(files, known, target)
-            if revision not in known:
-                raise UsageError(
-                    f"{revision} has no record: it never ran",
-                    hint=f"`mongover show {revision}` shows its file",
-                )
-            return (change(known[revision], known),)
-
-        with self._database() as store:
-            (written,) = self._write_held(store, command, changes)
-            return cast("Record", store.history.read_one(written))  # no record is ever deleted
-
-    def _write_held(
-        self,
-        store: Store,
-        command: str,
-        changes: Callable[[Mapping[str, Record]], tuple[Change, ...]],
-    ) -> tuple[str, ...]:
-        """Write changes under the lease; what refuses them, or needs none, takes no lease."""
-        known: Mapping[str, Record] = store.history.read()
-        if not _someone_runs(known) and not changes(known):
-            return ()
-        with self._surely_held(store, command) as held:
-            made = changes(held.known)
-            store.history.write(made)
-            return tuple(change.revision for change in made)
-
-    def _stamps(self, target: str, known: Mapping[str, Record], reason: str) -> tuple[Change, ...]:
-        from mongover.runner import subject_of  # noqa: PLC0415 - the driver is heavy
-
-        files, by = self._files(), self._by()
-        stopped = [each for each, record in known.items() if record.state in records.STOPPED]
-        try:
-            add, remove = self._targets(files, known).stamp(target, stopped=stopped)
-        except UnknownTarget:
-            _file(files, find_revision(files, known, target))
-            raise
-        place = _next_place(known)
-        return tuple(
-            records.stamp(
-                subject_of(_file(files, revision)),
-                known.get(revision),
-                by=by,
-                reason=reason,
-                sequence=place + index,
-            )
-            for index, revision in enumerate(add)
-        ) + tuple(records.unstamp(known[revision], by=by, reason=reason) for revision in remove)
-
-    def _by(self) -> Mapping[str, Any]:
-        return author(self.config.versions)
 
     def _redact(self, text: str) -> str:
         return redact(text, self.config.url.reveal())
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What was asked for, and by whom it is heard and stopped."""
-
-    command: str
-    direction: Direction
-    target: str
-    listener: Listener
-    stop: Stop
-    retry: bool = False
-    lock_wait: float | None = None
-    run: str | None = None
-
-    @classmethod
-    def of(cls, command: str) -> _Request:
-        """A request for one change of the history, without a plan."""
-        return cls(command, Direction.UP, "head", ignore, Stop())
+def _correction(command: str, listener: Listener, stop: Stop | None) -> Request:
+    """A request for changes of the history, without a plan."""
+    return Request(command, Direction.UP, "", listener, stop or Stop())
 
 
-def _someone_runs(known: Mapping[str, Record]) -> bool:
-    return any(record.state in RUNNING for record in known.values())
+def _written(
+    turn: Turn,
+    request: Request,
+    changes: Callable[[Mapping[str, Record]], tuple[Change, ...]],
+) -> Record:
+    """Make the one change of a record, and return the record as it then is."""
+    (revision,) = turn.write(request, changes)
+    return cast("Record", turn.store.history.read_one(revision))  # no record is ever deleted
 
 
-def _nothing(plan: Plan, started: float) -> RunResult:
-    seconds = time.monotonic() - started
-    return RunResult(
-        plan.direction, plan.target, None, (), seconds, tuple(plan.notices), plan.nothing
-    )
-
-
-def _done(plan: Plan, seconds: float) -> str:
-    done = "applied" if plan.direction is Direction.UP else "reverted"
-    count = len(plan.steps)
-    return f"{count} revision{'' if count == 1 else 's'} {done} in {seconds:.1f} s"
-
-
-def _heads_after(
-    plan: Plan, files: RevisionFiles, known: Mapping[str, Record]
-) -> Mapping[str | None, tuple[str, ...]]:
-    """Where the lines that the plan touched stand now."""
-    touched = {step.revision.schema for step in plan.steps}
-    return {row.schema: row.current for row in status_rows(files, known) if row.schema in touched}
-
-
-def _refuse_read_only(info: ServerInfo) -> None:
-    if not info.writable:
-        raise DatabaseError(
-            f"{info.address} is a secondary: it cannot be written to",
-            hint="name the replica set in `url` instead of one member: …/?replicaSet=NAME",
-            after="nothing was run.",
-        )
-
-
-def _no_file(revision: str) -> MissingFile:
-    return MissingFile(
-        f"{revision} has no file", hint=f"mongover restore {revision} writes it back"
-    )
-
-
-def _can_retry(record: Record) -> bool:
-    return record.blocked and record.direction is Direction.UP
-
-
-def _retried(record: Record) -> Record:
-    """The record as it will be once it is resolved as repeatable."""
-    return replace(record, repeatable=True)
-
-
-def _path_of(files: RevisionFiles, revision: str) -> Path | None:
-    """Where the file with the number of a revision is, readable or not."""
-    if revision in files.revisions:
-        return files.revisions[revision].path
-    there = (path for path in numbered_files(files.folder) if file_number(path) == revision)
-    return next(there, None)
-
-
-def _file(files: RevisionFiles, revision: str) -> Revision:
-    if revision not in files.revisions:
-        raise files.broken.get(revision) or _no_file(revision)
-    return files.revisions[revision]
-
-
-def _next_place(known: Mapping[str, Record]) -> int:
-    return max((record.sequence for record in known.values()), default=0) + 1
+def _padded(revision: str) -> str:
+    return revision.zfill(_DIGITS) if revision else revision
 
 
 def _by_number(revision: str) -> tuple[int, str]:

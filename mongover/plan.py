@@ -27,7 +27,7 @@ from mongover.errors import (
     Where,
 )
 from mongover.graph import NO_NUMBER, SHOWN, Graph, Node, Targets, name_of, number_of
-from mongover.records import RUNNING, STOPPED, Direction, Outcome, Record, State
+from mongover.records import RUNNING, STOPPED, Direction, Outcome, Record, State, Subject
 from mongover.revision import compare, difference
 
 if TYPE_CHECKING:
@@ -201,6 +201,20 @@ def applied_in_order(records: Mapping[str, Record]) -> tuple[str, ...]:
 
 def _place(record: Record) -> tuple[bool, int, tuple[int, str]]:
     return _half(record, Direction.DOWN), record.sequence, number_of(record.revision)
+
+
+def subject_of(revision: Revision) -> Subject:
+    """What the history keeps of a revision's file."""
+    return Subject(
+        revision=revision.id,
+        schema=revision.schema,
+        message=revision.message,
+        down_revision=revision.down_revision,
+        depends_on=revision.depends_on,
+        checksum=revision.checksum,
+        source=revision.source,
+        file=revision.path.name,
+    )
 
 
 def plan_upgrade(

@@ -26,7 +26,8 @@ from mongover.errors import (
 )
 from mongover.faults import describe, message_of
 from mongover.operations import Operations, Target
-from mongover.records import Attempt, Direction, Outcome, State, Subject
+from mongover.plan import subject_of
+from mongover.records import Attempt, Direction, Outcome, State
 from mongover.script import load_script, where_in
 from mongover.stop import StopNow
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from mongover.operations.base import Ticket
     from mongover.plan import Plan, Step
     from mongover.records import Change, History, Record
-    from mongover.revision import Revision
     from mongover.script import Script
     from mongover.stop import Stop
 
@@ -263,20 +263,6 @@ def _journal(step: Step, known: Mapping[str, Record], around: Surroundings) -> S
     )
     declared = step.revision.repeatable is True
     return StepJournal(attempt, around, declared, time.monotonic(), long_work)
-
-
-def subject_of(revision: Revision) -> Subject:
-    """What the history keeps of a revision's file."""
-    return Subject(
-        revision=revision.id,
-        schema=revision.schema,
-        message=revision.message,
-        down_revision=revision.down_revision,
-        depends_on=revision.depends_on,
-        checksum=revision.checksum,
-        source=revision.source,
-        file=revision.path.name,
-    )
 
 
 def _begin_change(step: Step, journal: StepJournal, known: Mapping[str, Record]) -> Change:

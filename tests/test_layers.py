@@ -45,6 +45,8 @@ FLOORS = {
     "survey": 4,
     "doctor": 4,
     "runner": 4,
+    "mending": 4,
+    "turn": 4.5,  # it runs the runner under a lease
     "migrator": 5,
     "cli": 6,
     "web": 6,

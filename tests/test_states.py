@@ -21,9 +21,9 @@ from mongover.errors import LockHeld, MongoverError
 from mongover.events import StepStarted
 from mongover.lease import Lease, read_lease
 from mongover.migrator import Migrator
+from mongover.plan import subject_of
 from mongover.records import Attempt, Direction, Outcome, Record, Resolution, State
 from mongover.revision import Revision, parse_revision
-from mongover.runner import subject_of
 from tests.histories import BY
 from tests.servers import wait_until
 
