@@ -9,6 +9,7 @@ import click
 from mongover.cli.files import tell_problems
 from mongover.cli.output import Paint, relative
 from mongover.cli.reading import record_document
+from mongover.cli.running import heard
 from mongover.cli.shape import App, Command, TargetCommand
 from mongover.cli.targets import complete_target
 from mongover.cli.text import count
@@ -71,8 +72,8 @@ def repair(app: App, target: str, reason: str) -> None:
 
     From then on the record holds the text and the checksum of the file on disk.
     """
-    with app.migrator() as migrator:
-        record = migrator.repair(target, reason=_told(reason))
+    with app.migrator() as migrator, heard(app, migrator) as how:
+        record = migrator.repair(target, reason=_told(reason), **how)
     _tell_record(app, record, f"{record.revision} is accepted as its file is now")
 
 
@@ -95,7 +96,9 @@ def resolve(app: App, target: str, resolution: str | None, reason: str) -> None:
     from mongover.records import Resolution  # noqa: PLC0415 - keeps the help of a command light
 
     with app.migrator() as migrator:
-        record = migrator.resolve(target, Resolution(resolution), reason=_told(reason))
+        said = Resolution(resolution)
+        with heard(app, migrator) as how:
+            record = migrator.resolve(target, said, reason=_told(reason), **how)
     words = {"retry": "will run again", "applied": "is applied", "reverted": "is reverted"}
     _tell_record(app, record, f"{record.revision} {words[resolution]}")
 
@@ -109,8 +112,8 @@ def stamp(app: App, target: str, reason: str) -> None:
     TARGET and all below it count as applied from then on; base, or users@base, takes the records
     back. Nothing else in the database changes.
     """
-    with app.migrator() as migrator:
-        changed = migrator.stamp(target, reason=reason)
+    with app.migrator() as migrator, heard(app, migrator) as how:
+        changed = migrator.stamp(target, reason=reason, **how)
     if app.settings.json:
         app.output.document({"target": target, "stamped": changed})
     if not changed:

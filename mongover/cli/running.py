@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ from mongover.cli.text import count, duration, schema_name, table
 from mongover.errors import MongoverError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mongover.migrator import Migrator, RunResult
     from mongover.plan import Plan
@@ -157,6 +158,19 @@ def _direction(name: str) -> Any:
     from mongover.records import Direction  # noqa: PLC0415 - keeps the help of a command light
 
     return Direction(name)
+
+
+@contextmanager
+def heard(app: App, migrator: Migrator) -> Iterator[dict[str, Any]]:
+    """The listener and the stop of a command that waits for the lock, as keyword arguments."""
+    from mongover.stop import Stop  # noqa: PLC0415 - keeps the help of a command light
+
+    stop, screen = Stop(), _screen(app, migrator)
+    try:
+        with stopping(stop, lambda: screen.stage):
+            yield {"listener": screen, "stop": stop}
+    finally:
+        screen.close()
 
 
 def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_lines: bool) -> None:
