@@ -83,6 +83,7 @@ class LongWork:
         self._tickets = 0
         self._noted = float("-inf")
         self._began: tuple[str, float, int] = ("", 0.0, 0)
+        self._ticketed = 0.0
         self.module = ""
 
     def ticket(self) -> Ticket | None:
@@ -105,6 +106,7 @@ class LongWork:
         if self._tickets == 0:
             (take_over if self._goes_on else discard)(self._database, ticket)
         self._tickets += 1
+        self._ticketed = self._clock()
         return ticket
 
     def note(self, operation: Operation, done: int, total: int | None, before: int) -> Rate:
@@ -115,7 +117,7 @@ class LongWork:
         """
         now, label = self._clock(), operation.describe()
         if self._began[0] != label or done < self._began[2]:
-            self._began = (label, now, before)
+            self._began = (label, self._ticketed or now, before)
         _, began, base = self._began
         rate = rate_of(done - base, now - began, None if total is None else total - done)
         if not self._attempt.transaction and self._tickets and now - self._noted >= _NOTE_EVERY:

@@ -110,7 +110,7 @@ def walk_spans(course: Course, step: Step) -> None:
         walk = _Walk(course, step, checkpoints, throttle, session)
         while True:
             course.halt()
-            span = checkpoints.claim()
+            span = checkpoints.claim(session.session_id)
             if span is None:
                 return
             walk.span(span)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -103,10 +104,24 @@ def discard(db: Database[Any], ticket: Ticket) -> None:
 
 def take_over(db: Database[Any], ticket: Ticket) -> None:
     """Make every checkpoint of the revision ours, so that an earlier holder's batch cannot land."""
-    collection_of(db, ticket).update_many(
-        {"revision": ticket.revision, "fence": {"$lt": ticket.fence}},
-        {"$set": {"fence": ticket.fence, "owner": ticket.owner, "claimed": None, "stop": False}},
-    )
+    collection = collection_of(db, ticket)
+    older = {"revision": ticket.revision, "fence": {"$lt": ticket.fence}}
+    found = collection.find({**older, "session": {"$ne": None}}, {"session": 1})
+    _end_sessions(db, [row["session"] for row in found])
+    mine = {"fence": ticket.fence, "owner": ticket.owner}
+    free = {"claimed": None, "session": None, "stop": False}
+    collection.update_many(older, {"$set": mine | free})
+
+
+def _end_sessions(db: Database[Any], sessions: list[Any]) -> None:
+    """End the sessions of dead workers: an open transaction would block us for a minute."""
+    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+
+    if not sessions:
+        return
+    # Not allowed: the server ends it by itself in time, and the fence keeps its work out.
+    with suppress(OperationFailure):
+        db.client.admin.command({"killSessions": sessions})
 
 
 class Checkpoints:
@@ -185,16 +200,20 @@ class Checkpoints:
             "position": [],
             "batches": 0,
             "claimed": None,
+            "session": None,
             "stop": False,
             "finished": False,
             **Counts().to_document(),
         }
 
-    def claim(self) -> Span | None:
-        """A span that nobody works on and that is not finished, now ours; None when all are."""
+    def claim(self, session: Any = None) -> Span | None:
+        """A span that nobody works on and that is not finished, now ours; None when all are.
+
+        The id of the session that will work on it is noted, so that others can end it.
+        """
         found = self._collection.find_one_and_update(
             {**self._mine, "finished": False, "claimed": None, "stop": False},
-            {"$set": {"claimed": uuid4().hex}},
+            {"$set": {"claimed": uuid4().hex, "session": session}},
             sort=[("_id", 1)],
         )
         if found is None:
@@ -224,9 +243,11 @@ class Checkpoints:
         ours = {"_id": span.key, "fence": self._ticket.fence, "batches": span.batches}
         collection = self._collection
         if session is not None:
+            # A batch that is told to stop is given up here; elsewhere it is done already.
+            ours["stop"] = False
             # A transaction has one write concern, its own.
             collection = collection.with_options(write_concern=_unset())
-        result = collection.update_one({**ours, "stop": False}, change, session=session)
+        result = collection.update_one(ours, change, session=session)
         if result.matched_count != 1:
             raise self._refused(span)
         return Span(span.key, position, span.high, span.batches + 1)

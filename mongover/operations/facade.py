@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.errors import NotInTransaction, OperationFailed, RevisionError
+from mongover.operations.backup import Backup, RestoreBackup
 from mongover.operations.base import (
     TRANSACTION_HINT,
     Document,
@@ -24,6 +25,8 @@ from mongover.operations.collections import (
     RenameCollection,
     collation_document,
 )
+from mongover.operations.conversion import ConvertField
+from mongover.operations.copying import Copy
 from mongover.operations.difference import DELETE
 from mongover.operations.documents import (
     AddField,
@@ -45,7 +48,7 @@ from mongover.operations.indexes import (
     UnhideIndex,
 )
 from mongover.operations.pace import Pace
-from mongover.operations.transform import Transform
+from mongover.operations.transform import Transform, check_projection
 from mongover.operations.transforming import BATCH
 from mongover.operations.translate import translate
 from mongover.operations.validators import DropValidator, SetValidator
@@ -268,6 +271,104 @@ class Operations:
         """Rename a field; documents that have both names: `refuse`, `skip` or `overwrite`."""
         slow = Pace.of(pace)
         self.run(RenameField.of(collection, field, to, on_existing=on_existing, pace=slow))
+
+    def convert_field(
+        self,
+        collection: str,
+        field: str,
+        to: str,
+        *,
+        on_error: str = "refuse",
+        filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        **pace: Unpack[PaceOptions],
+    ) -> None:
+        """Convert a field's values to another BSON type; null, missing and arrays stay.
+
+        Args:
+            collection: Where.
+            field: The path.
+            to: `double`, `string`, `objectId`, `bool`, `date`, `int`, `long` or `decimal`.
+            on_error: For values that cannot be converted: `refuse` before anything is changed,
+                `keep` them, or give them up for `null` or `unset`.
+            filter: Which documents; all without one.
+            **pace: `max_rate`, `pause`, `max_lag`.
+        """
+        slow = Pace.of(pace)
+        self.run(
+            ConvertField.of(collection, field, to, on_error=on_error, filter=filter, pace=slow)
+        )
+
+    def copy(
+        self,
+        collection: str,
+        to: str,
+        *,
+        pipeline: list[Document] | None = None,
+        filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        on: str | Iterable[str] = "_id",
+        on_match: str = "replace",
+        whole: bool = False,
+        **pace: Unpack[PaceOptions],
+    ) -> None:
+        """Copy documents on the server into another collection, through a pipeline if given.
+
+        Args:
+            collection: From where.
+            to: Where to.
+            pipeline: Stages that change each document by itself.
+            filter: Which documents; all without one.
+            on: The field or fields by which a document of `to` is the same; they need a unique
+                index there.
+            on_match: What happens to that one: `replace`, `merge`, `keep`, or `fail`.
+            whole: The pipeline needs all documents at once (`$group`, `$sort`): one command.
+            **pace: `max_rate`, `pause`, `max_lag`.
+        """
+        self.run(
+            Copy.of(
+                collection,
+                to,
+                pipeline=pipeline,
+                filter=filter or None,
+                on=on,
+                on_match=on_match,
+                whole=whole,
+                pace=Pace.of(pace),
+            )
+        )
+
+    def merge_into(self, collection: str, to: str, **options: Any) -> None:
+        """`copy` that keeps the fields of `to` that the documents do not have."""
+        self.copy(collection, to, **{"on_match": "merge", **options})
+
+    def backup(
+        self,
+        collection: str,
+        *,
+        fields: str | Iterable[str] | None = None,
+        filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        **pace: Unpack[PaceOptions],
+    ) -> None:
+        """Keep top-level fields (or whole documents) so that `restore_backup` can put them back.
+
+        `mongover backups` lists and drops what is kept.
+        """
+        names = check_projection(fields)
+        self.run(Backup(check_name(collection), names, filter or None, Pace.of(pace)))
+
+    def restore_backup(
+        self,
+        collection: str,
+        *,
+        fields: str | Iterable[str] | None = None,
+        on_existing: str = "keep",
+        **pace: Unpack[PaceOptions],
+    ) -> None:
+        """Put back what `backup` of this revision kept, with the same `fields`.
+
+        A value that is there again is newer: it is kept, unless `on_existing` is `overwrite`.
+        """
+        names = check_projection(fields)
+        self.run(RestoreBackup.of(collection, names, on_existing, Pace.of(pace)))
 
     def transform(
         self,

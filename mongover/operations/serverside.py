@@ -91,6 +91,8 @@ def _outcome(operation: Operation, target: Target, counts: Counts) -> Outcome:
 def _at_once(target: Target, change: Change) -> Counts:
     """One command for all; in the open transaction if there is one, whose session is bound."""
     command = change.command(change.filter or {}, None)
+    if "aggregate" in command:
+        return _copied(target.db, command)
     collection = target.db[change.collection]
     if "deletes" in command:
         one = command["deletes"][0]
@@ -102,6 +104,12 @@ def _at_once(target: Target, change: Change) -> Counts:
     )
     matched = result.matched_count
     return Counts(walked=matched, matched=matched, changed=result.modified_count)
+
+
+def _copied(db: Database[Any], command: Document) -> Counts:
+    """Run an aggregation that ends in `$merge`; how many documents it wrote, nobody says."""
+    write(db, command, None)
+    return Counts(changed=1)
 
 
 def counted(reply: Document) -> Counts:
@@ -181,6 +189,8 @@ class _Ranges:
         walked = size if end else self._rest(part, session)
         command = self._change.command(both(part, self._change.filter), BY_ID)
         reply = write(self._db, command, None if self._bare else session)
+        if "aggregate" in command:
+            return Done(position, Counts(walked, walked, changed=walked))
         counts = counted(reply)
         return Done(
             position, Counts(walked, counts.matched, changed=counts.changed, deleted=counts.deleted)

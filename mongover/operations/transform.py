@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -272,7 +273,7 @@ class Transform(Operation):
 
     def _elsewhere(self, target: Target, ticket: Ticket, watch: Watch, workers: int) -> None:
         """Let other processes walk the spans; this one tells of progress and looks for a stop."""
-        spec, local = self.spec(), self.executor is None
+        spec = self.spec()
         function, old, new = self._references(ticket)
         size = size_of(target.db, self.collection).range_of(self.batch_size)
         task = Task(
@@ -284,7 +285,6 @@ class Transform(Operation):
             transactions=target.transactions,
             size=size,
             pace=self.pace.share(workers) if self.pace else None,
-            parent=os.getpid() if local else None,
         )
         count = min(workers, max(1, watch.checkpoints.unfinished()))
         with _pool(self.executor, count) as pool:
@@ -310,7 +310,6 @@ class Task:
     transactions: bool
     size: int
     pace: Pace | None
-    parent: int | None
 
 
 def run_task(task: Task) -> None:
@@ -319,25 +318,30 @@ def run_task(task: Task) -> None:
     Raises:
         MongoverError: a document could not be transformed, or the lock was lost.
     """
+    try:
+        _walk(task)
+    except SystemExit:
+        # Told to end, by a terminated pool or because its parent is gone; the open transaction
+        # was given up on the way here. The pool's own loop would wait for more work for ever.
+        os._exit(1)
+
+
+def _walk(task: Task) -> None:
     ticket = task.ticket
     assert ticket.door is not None  # noqa: S101 - workers are refused without one
     old = task.model_from and task.model_from.resolve(ticket)
     new = task.model_to and task.model_to.resolve(ticket)
     spec = _with_models(task.spec, old, new)
-
-    def halt() -> None:
-        if task.parent is not None and os.getppid() != task.parent:
-            raise Halted  # whoever would take note of our work is gone
-
-    with ticket.door.database() as db:
+    with ticket.door.database() as db, suppress(Halted):
         step = Transforming(db, spec, task.function.resolve(ticket), ticket)
         course = Course(
-            db, ticket, task.transactions, task.size, task.pace, halt, tell=lambda _: None
+            db, ticket, task.transactions, task.size, task.pace, _go_on, tell=lambda _: None
         )
-        try:
-            walk_spans(course, step)
-        except Halted:
-            return
+        walk_spans(course, step)
+
+
+def _go_on() -> None:
+    """Nothing: a worker learns from its checkpoint that it shall stop."""
 
 
 def _attend(futures: list[Future[None]], target: Target, watch: Watch) -> None:
@@ -370,13 +374,29 @@ def _pool(executor: Executor | None, workers: int) -> Iterator[Executor]:
 
     # A forked child would inherit the driver's locks and sockets in an unknown state.
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_let_parent_decide) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
         yield pool
 
 
-def _let_parent_decide() -> None:
-    """A Ctrl-C of the terminal reaches the whole group: the parent alone decides what it means."""
+def _follow_parent() -> None:
+    """Make a worker process end with its parent, and with nothing else.
+
+    A Ctrl-C of the terminal reaches the whole group, but the parent alone decides what it means.
+    """
+    from multiprocessing import parent_process  # noqa: PLC0415 - needed only in a worker
+
+    def leave(*_: object) -> None:
+        raise SystemExit(1)
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def reference(thing: Any, ticket: Ticket) -> Reference:

@@ -1,0 +1,373 @@
+"""Long operations of real processes: killed, stopped, paused, watched, and gone on with."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mongover import events
+from mongover.errors import OperationFailed
+from mongover.migrator import Migrator
+from mongover.operations import serverside
+from tests.servers import start_cli, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pymongo.database import Database
+
+    from tests.servers import Server
+
+    Db = Database[dict[str, Any]]
+
+DOCUMENTS = int(os.environ.get("MONGOVER_TEST_DOCUMENTS", "20000"))  # 200,000 in the full variant
+KILLS = int(os.environ.get("MONGOVER_TEST_KILLS", "5"))
+HEADER = '"""count"""\n\nrevision = "0001"\ndown_revision = None\nschema = "a"\n\n\n'
+COUNT_UP = """
+def count_up(document):
+    document["n"] += 1  # a second call for a written document would show
+    return document
+
+
+def upgrade(op):
+    op.transform("a", count_up, {options})
+"""
+
+
+def project(folder: Path, server: Server, db: Db, body: str, *, lease: float = 1.5) -> Path:
+    """A folder with one revision and the configuration for it."""
+    versions = folder / "versions"
+    versions.mkdir(exist_ok=True)
+    (versions / "0001_count.py").write_text(HEADER + body)
+    lines = ["[mongover]", f"url = {server.url}", f"database = {db.name}", f"lease = {lease}"]
+    (folder / "alembic-style.ini").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def fill(db: Db, count: int) -> None:
+    db["a"].insert_many([{"_id": key, "n": 0, "text": "x" * 50} for key in range(count)])
+
+
+def counts(db: Db) -> dict[int, int]:
+    found = db["a"].aggregate([{"$group": {"_id": "$n", "count": {"$sum": 1}}}])
+    return {row["_id"]: row["count"] for row in found}
+
+
+def state(db: Db) -> str | None:
+    record = db["_migrations"].find_one({"_id": "0001"})
+    return None if record is None else str(record["state"])
+
+
+def walked(db: Db) -> int:
+    spans = db["_migrations_checkpoints"].find({"kind": "span"})
+    return sum(span["walked"] for span in spans)
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("group", [True, False], ids=["whole group", "parent alone"])
+def test_killed_at_random_points_every_document_is_transformed_exactly_once(
+    tmp_path: Path, replica_set: Server, replica_db: Db, group: bool
+) -> None:
+    fill(replica_db, DOCUMENTS)
+    options = f"workers=2, batch_size={max(50, DOCUMENTS // 200)}, pause=0.02"
+    folder = project(tmp_path, replica_set, replica_db, COUNT_UP.format(options=options))
+    rng, kills = random.Random(os.urandom(8)), 0
+    for attempt in range(20):
+        with start_cli("upgrade", cwd=folder) as process:
+            if attempt < KILLS:
+                goal = walked(replica_db) + rng.randrange(DOCUMENTS // KILLS)
+                wait_until(
+                    lambda p=process, g=goal: p.poll() is not None or walked(replica_db) > g,
+                    "some progress",
+                )
+            if attempt < KILLS and process.poll() is None:
+                kills += 1
+                if group:
+                    kill_group(process)
+                else:
+                    process.kill()  # its workers live on for a moment, as orphans
+            _, said = process.communicate(timeout=120)
+        if state(replica_db) == "applied":
+            break
+        assert attempt < KILLS, said
+    assert kills >= 1
+    assert counts(replica_db) == {1: DOCUMENTS}
+    assert replica_db["_migrations_checkpoints"].count_documents({}) == 0
+
+
+def test_a_standalone_repeats_at_most_one_batch_per_worker_after_a_kill(
+    tmp_path: Path, standalone: Server, standalone_db: Db
+) -> None:
+    fill(standalone_db, 4000)
+    options = "workers=2, batch_size=100, pause=0.05"
+    folder = project(tmp_path, standalone, standalone_db, COUNT_UP.format(options=options))
+    with start_cli("upgrade", cwd=folder) as process:
+        wait_until(lambda: walked(standalone_db) > 500, "some progress")
+        kill_group(process)
+    with start_cli("upgrade", cwd=folder) as process:
+        _, said = process.communicate(timeout=120)
+    assert state(standalone_db) == "applied", said
+    found = counts(standalone_db)
+    assert found.keys() <= {1, 2}
+    assert found.get(2, 0) <= 2 * 100
+    assert sum(found.values()) == 4000
+
+
+def test_a_standalone_blocks_after_a_kill_what_may_not_be_repeated(
+    tmp_path: Path, standalone: Server, standalone_db: Db
+) -> None:
+    fill(standalone_db, 4000)
+    options = "batch_size=100, pause=0.05, idempotent=False"
+    folder = project(tmp_path, standalone, standalone_db, COUNT_UP.format(options=options))
+    with start_cli("upgrade", cwd=folder) as process:
+        wait_until(lambda: walked(standalone_db) > 500, "some progress")
+        kill_group(process)
+    with start_cli("upgrade", cwd=folder) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 4, said
+    with start_cli("upgrade", "--retry", cwd=folder) as process:
+        _, said = process.communicate(timeout=120)
+    assert state(standalone_db) == "applied", said
+    assert sum(counts(standalone_db).values()) == 4000
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(
+    tmp_path: Path, any_server: Server, any_db: Db, workers: int
+) -> None:
+    fill(any_db, 4000)
+    options = f"workers={workers}, batch_size=100, pause=0.05"
+    folder = project(tmp_path, any_server, any_db, COUNT_UP.format(options=options))
+    with start_cli("upgrade", cwd=folder) as process:
+        wait_until(lambda: walked(any_db) > 300, "some progress")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    done = walked(any_db)
+    assert counts(any_db) == {0: 4000 - done, 1: done}
+    assert state(any_db) == "interrupted"
+    with start_cli("upgrade", cwd=folder) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert counts(any_db) == {1: 4000}
+
+
+def test_a_paused_process_writes_nothing_after_another_took_over(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    fill(replica_db, 3000)
+    folder = project(
+        tmp_path, replica_set, replica_db, COUNT_UP.format(options="batch_size=100, pause=0.02")
+    )
+    with start_cli("upgrade", cwd=folder) as zombie:
+        wait_until(lambda: walked(replica_db) > 300, "some progress")
+        os.kill(zombie.pid, signal.SIGSTOP)
+        with start_cli("upgrade", cwd=folder) as heir:
+            _, said = heir.communicate(timeout=120)
+        assert heir.returncode == 0, said
+        os.kill(zombie.pid, signal.SIGCONT)
+        zombie.communicate(timeout=60)
+    assert zombie.returncode == 3
+    assert counts(replica_db) == {1: 3000}
+    assert state(replica_db) == "applied"
+
+
+def test_progress_is_seen_from_another_process(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    fill(replica_db, 4000)
+    folder = project(
+        tmp_path, replica_set, replica_db, COUNT_UP.format(options="batch_size=50, pause=0.05")
+    )
+
+    def noted() -> dict[str, Any] | None:
+        record = replica_db["_migrations"].find_one({"_id": "0001"}) or {}
+        note: dict[str, Any] | None = record.get("checkpoint")
+        return note if note and note["rate"] else None
+
+    with start_cli("upgrade", cwd=folder) as process:
+        first = wait_until(noted, "a note of the progress")
+        wait_until(lambda: (noted() or first)["done"] > first["done"], "more of it")
+        with Migrator.from_config(folder / "alembic-style.ini") as migrator:
+            record = next(one for one in migrator.history() if one.revision == "0001")
+        assert record.checkpoint["operation"] == "transform a by count_up"
+        assert 0 < record.checkpoint["done"] < record.checkpoint["total"] == 4000
+        assert record.checkpoint["left"] > 0
+        kill_group(process)
+
+
+def run_here(folder: Path, **options: Any) -> list[events.Event]:
+    """Upgrade in this process; what it told."""
+    told: list[events.Event] = []
+    with Migrator.from_config(folder / "alembic-style.ini") as migrator:
+        migrator.upgrade(listener=told.append, **options)
+    return told
+
+
+def test_a_mended_function_goes_on_where_the_broken_one_stopped(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    fill(replica_db, 1000)
+    replica_db["a"].update_one({"_id": 700}, {"$set": {"n": None}})
+    folder = project(tmp_path, replica_set, replica_db, COUNT_UP.format(options="batch_size=100"))
+    with pytest.raises(OperationFailed, match="count_up failed on a document") as caught:
+        run_here(folder)
+    assert "0001_count.py:" in caught.value.message
+    assert counts(replica_db)[1] == 700
+    mended = COUNT_UP.replace('document["n"] += 1', 'document["n"] = (document["n"] or 0) + 1')
+    project(tmp_path, replica_set, replica_db, mended.format(options="batch_size=100"))
+    told = run_here(folder)
+    assert counts(replica_db) == {1: 1000}
+    progress = [event for event in told if isinstance(event, events.Progress)]
+    assert progress[0].done > 700
+
+
+def test_operations_before_a_failure_are_not_repeated_and_none_is_left_out(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    fill(replica_db, 300)
+    body = """
+def upgrade(op):
+    op.update("a", {}, {"$inc": {"n": 1}})
+    op.update("a", {}, {"$inc": {"n": 10}})
+    FAIL
+    op.update("a", {}, {"$inc": {"n": 100}})
+"""
+    folder = project(tmp_path, replica_set, replica_db, body.replace("FAIL", "1 / 0"))
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        run_here(folder)
+    assert counts(replica_db) == {11: 300}
+    project(tmp_path, replica_set, replica_db, body.replace("FAIL", "pass"))
+    run_here(folder)
+    assert counts(replica_db) == {111: 300}
+
+
+def test_after_a_revert_everything_is_done_anew(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    fill(replica_db, 300)
+    body = """
+def upgrade(op):
+    op.update("a", {}, {"$inc": {"n": 1}})
+
+
+def downgrade(op):
+    op.update("a", {}, {"$inc": {"n": -1}})
+"""
+    folder = project(tmp_path, replica_set, replica_db, body)
+    for _ in range(2):
+        run_here(folder)
+        assert counts(replica_db) == {1: 300}
+        with Migrator.from_config(folder / "alembic-style.ini") as migrator:
+            migrator.downgrade("base")
+        assert counts(replica_db) == {0: 300}
+
+
+def test_an_executor_of_the_callers_own_carries_the_workers(
+    tmp_path: Path, any_server: Server, any_db: Db
+) -> None:
+    fill(any_db, 2000)
+    body = """
+from concurrent.futures import ThreadPoolExecutor
+
+
+def count_up(document):
+    document["n"] += 1
+    return document
+
+
+def upgrade(op):
+    with ThreadPoolExecutor(3) as pool:
+        op.transform("a", count_up, workers=3, executor=pool, batch_size=100)
+"""
+    run_here(project(tmp_path, any_server, any_db, body))
+    assert counts(any_db) == {1: 2000}
+
+
+def test_a_dask_cluster_carries_the_workers(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    fill(replica_db, 2000)
+    body = """
+from distributed import Client, LocalCluster
+
+
+def count_up(document):
+    document["n"] += 1
+    return document
+
+
+def upgrade(op):
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            op.transform("a", count_up, workers=2, executor=client.get_executor())
+"""
+    assert distributed is not None
+    folder = project(tmp_path, replica_set, replica_db, body)
+    with start_cli("upgrade", cwd=folder) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert counts(replica_db) == {1: 2000}
+
+
+def test_a_worker_that_is_killed_ends_the_run_and_the_next_one_goes_on(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    fill(replica_db, 4000)
+    options = "workers=2, batch_size=50, pause=0.05"
+    folder = project(tmp_path, replica_set, replica_db, COUNT_UP.format(options=options))
+    with start_cli("upgrade", cwd=folder) as process:
+        wait_until(lambda: walked(replica_db) > 300, "some progress")
+        os.kill(children_of(process.pid)[-1], signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    with start_cli("upgrade", cwd=folder) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert counts(replica_db) == {1: 4000}
+
+
+def children_of(pid: int) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-f", "-P", str(pid), "spawn_main"], capture_output=True, text=True, check=True
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
+def test_two_starters_at_once_transform_every_document_once(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    fill(replica_db, 1000)
+    folder = project(
+        tmp_path, replica_set, replica_db, COUNT_UP.format(options="batch_size=50, pause=0.01")
+    )
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: run_here(folder), range(2)))
+    assert counts(replica_db) == {1: 1000}
+
+
+def test_progress_carries_rate_and_time_left(
+    tmp_path: Path, any_server: Server, any_db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serverside, "SMALL", 100)
+    monkeypatch.setattr(serverside, "RANGE", 100)
+    fill(any_db, 1000)
+    body = '\ndef upgrade(op):\n    op.update("a", {}, {"$inc": {"n": 1}}, pause=0.3)\n'
+    told = run_here(project(tmp_path, any_server, any_db, body))
+    progress = [event for event in told if isinstance(event, events.Progress)]
+    assert progress[-1].done == 1000
+    assert progress[-1].left == 0
+    assert all(event.rate is None or event.rate > 0 for event in progress)
+    assert any(event.left for event in progress)
