@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import expect
 
@@ -237,21 +237,28 @@ def test_three_hundred_revisions_are_drawn_quickly_and_scroll_inside_the_graph(
     assert drawing < 1_000
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_phones_and_desks_in_both_themes(
-    start_site: StartSite, project: Project, browser: Browser, width: int, scheme: str
+    start_site: StartSite, project: Project, browser: Browser
 ) -> None:
     two_schemas(project)
     project.write("0004", schema="s" * 60, message="m" * 300)
     project.upgrade("users")
-    seen = watch(browser, viewport={"width": width, "height": 844}, color_scheme=scheme)
     served = start_site(project)
-    page = seen.open(served)
+    for scheme in ("light", "dark"):
+        for width in (390, 1280):
+            view = {"width": width, "height": 844}
+            seen = watch(browser, viewport=view, color_scheme=scheme)
+            check_layout(seen.open(served), width, dark=scheme == "dark")
+            seen.page.context.close()
+            assert seen.errors() == []
+
+
+def check_layout(page: Page, width: int, *, dark: bool) -> None:
+    """Nothing is wider than the page, the theme is the asked one and every text can be read."""
     page.wait_for_selector(".timeline")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 22, 20)"
-    assert dark == (scheme == "dark")
+    shown = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (shown == "rgb(17, 22, 20)") == dark
     assert page.eval_on_selector_all(".tag, h2, .soft, button:enabled", CONTRAST) == []
     page.click("#upgrade")
     expect(page.locator(".steps li")).to_have_count(2)
@@ -260,8 +267,6 @@ def test_the_page_fits_phones_and_desks_in_both_themes(
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width
-    seen.page.context.close()
-    assert seen.errors() == []
 
 
 # The texts whose contrast with what is behind them is under 4.5 : 1, as WCAG counts it.
@@ -548,6 +553,33 @@ def test_a_run_is_followed_by_polling_when_events_do_not_come_through(
     seen.console[:] = seen.errors(REFUSED)
 
 
+def test_a_page_that_nobody_looks_at_holds_no_connection_and_catches_up_later(
+    start_site: StartSite, project: Project, seen: Seen
+) -> None:
+    two_schemas(project)
+    served = start_site(project)
+    page = seen.open(served)
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/events")):
+        hide(page, hidden=True)
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    served.post("/migrations/run", headers=bearer).raise_for_status()
+    hide(page, hidden=False)
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator("#run-title")).to_have_text("Upgrade to head done")
+    expect(page.locator("#summary")).to_contain_text("3 applied")
+
+
+def hide(page: Page, *, hidden: bool) -> None:
+    """Let the page believe that its tab was left, or come back to."""
+    page.evaluate(
+        """(hidden) => {
+            Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+            document.dispatchEvent(new Event('visibilitychange'));
+        }""",
+        hidden,
+    )
+
+
 # ── faults ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -668,24 +700,24 @@ def test_the_page_is_sent_with_strict_headers_and_its_files_only_by_their_names(
     project: Project,
 ) -> None:
     served = serve_alone(project)
-    page = httpx.get(f"{served.url}/migrations/")
+    page = httpx2.get(f"{served.url}/migrations/")
     assert page.headers["content-security-policy"] == POLICY
     assert "unsafe" not in POLICY
     assert page.headers["cache-control"] == "no-store"
     assert page.headers["x-content-type-options"] == "nosniff"
     assert page.headers["referrer-policy"] == "no-referrer"
     assert page.headers["x-frame-options"] == "DENY"
-    script = httpx.get(f"{served.url}/migrations/assets/dashboard.js")
+    script = httpx2.get(f"{served.url}/migrations/assets/dashboard.js")
     assert script.headers["content-type"] == "text/javascript; charset=utf-8"
     known = {"If-None-Match": script.headers["etag"]}
-    again = httpx.get(str(script.url), headers=known)
+    again = httpx2.get(str(script.url), headers=known)
     assert (again.status_code, again.content) == (304, b"")
     for odd in ("../api.py", "..%2fapi.py", "%2e%2e/api.py", "nothing.js", "index.html", ""):
-        answer = httpx.get(f"{served.url}/migrations/assets/{odd}")
+        answer = httpx2.get(f"{served.url}/migrations/assets/{odd}")
         assert answer.status_code == 404, odd
-    assert httpx.post(f"{served.url}/migrations/").status_code == 405
-    assert httpx.get(f"{served.url}/migrations").status_code in {200, 307}
-    elsewhere = httpx.get(f"{served.url}/migrations/", headers={"Host": "evil.example"})
+    assert httpx2.post(f"{served.url}/migrations/").status_code == 405
+    assert httpx2.get(f"{served.url}/migrations").status_code in {200, 307}
+    elsewhere = httpx2.get(f"{served.url}/migrations/", headers={"Host": "evil.example"})
     assert elsewhere.status_code == 400
 
 

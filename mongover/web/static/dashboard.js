@@ -30,7 +30,7 @@ class Page {
       lock: () => this.#lock(),
       access: () => this.access,
     });
-    this.plans.onStarted = (answer, order) => this.#started(answer, order);
+    this.plans.onStarted = (answer) => this.#started(answer);
     this.open = (id) => openRevision(this.api, authorise, id);
     this.feed = new Feed(this.api, {
       onEvent: (name, event) => this.#hear(name, event),
@@ -43,11 +43,18 @@ class Page {
     byId("token").addEventListener("click", () => this.#tokenButton());
     byId("upgrade").addEventListener("click", () => this.plans.upgrade());
     byId("downgrade").addEventListener("click", () => this.#downgradeAny());
-    document.addEventListener("visibilitychange", () => document.hidden || this.#soon(0));
+    document.addEventListener("visibilitychange", () => this.#seen(!document.hidden));
     window.addEventListener("online", () => this.feed.restart());
     setInterval(() => this.#tick(), 1_000);
     this.#loop();
     this.feed.start();
+  }
+
+  // A browser opens few connections to one server: a page that nobody looks at holds none.
+  #seen(visible) {
+    if (!visible) return this.feed.sleep();
+    this.feed.wake();
+    return this.#soon(0);
   }
 
   // ---- reading ----------------------------------------------------------------------------------
@@ -223,8 +230,7 @@ class Page {
   #tokenButton() {
     if (!this.api.hasToken) return this.#ask("With the token of this server the page can upgrade and downgrade.", "any");
     this.#forget();
-    this.feed.restart();
-    this.#soon(0);
+    if (this.access?.reads === "token") location.reload(); // what it allowed to see goes with it
     return null;
   }
 
@@ -266,9 +272,8 @@ class Page {
     return this.api.post(schema === null ? "run?wait=false" : `run/${encodeURIComponent(schema)}?wait=false`);
   }
 
-  #started({ document: found }, order) {
-    if (this.panel.run?.id !== found.id) this.panel.show(adopt(found));
-    this.panel.run.order = order;
+  #started({ document: found }) {
+    if (this.panel.run?.id !== found.id) this.panel.show(adopt(found)); // else its events came first
     byId("announce").textContent = title(this.panel.run);
     byId("run").hidden = false;
     byId("run-title").focus();

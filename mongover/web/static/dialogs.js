@@ -180,7 +180,7 @@ export class PlanDialog {
         refill(byId("plan-problem"), h("p", { class: "note" }, "Nothing was run: no token was entered."));
       } else {
         this.dialog.close("");
-        this.onStarted(answer, this.order);
+        this.onStarted(answer);
       }
     } catch (error) {
       await this.#fail(asProblem(error));

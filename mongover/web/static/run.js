@@ -18,8 +18,14 @@ const SPOKEN = new Set(["LockWaiting", "StepStarted", "StepFinished", "StepFaile
 
 const blank = (id) => ({
   id, state: "waiting", direction: null, target: null, total: null, position: null, revision: null,
-  operation: null, done: null, documents: null, rate: null, lines: [], finished: 0, seconds: null, problem: null, order: null,
+  operation: null, done: null, documents: null, rate: null, lines: [], finished: 0, seconds: null, problem: null,
 });
+
+// `upgrade head` and `downgrade -1`, as the server words an order.
+function wish(order) {
+  const [verb, ...target] = String(order).split(" ");
+  return { direction: verb === "downgrade" ? "down" : "up", target: target.join(" ") };
+}
 
 /** A run after one more event: a new value each time. */
 export function advance(run, name, e) {
@@ -27,7 +33,7 @@ export function advance(run, name, e) {
   const line = SENTENCES[name]?.(e);
   if (line) next.lines = [...run.lines, { text: line, kind: name }].slice(-LINES);
   if (name === "LockWaiting" && run.lines.at(-1)?.kind === "LockWaiting") next.lines.splice(-2, 1);
-  if (name === "RunAccepted") next.order = e.order;
+  if (name === "RunAccepted") Object.assign(next, wish(e.order));
   if (name === "RunStarted") Object.assign(next, { state: "running", direction: e.direction, target: e.target, total: e.total });
   if (name === "StepStarted") Object.assign(next, { state: "running", revision: e.revision, position: e.position, total: e.total, direction: e.direction, operation: null, done: null, documents: null, rate: null });
   if (name === "OperationStarted") Object.assign(next, { operation: e.operation, done: null, documents: null, rate: null });

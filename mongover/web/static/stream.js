@@ -37,6 +37,7 @@ export class Feed {
   #failures = 0;
   #stop = null;
   #wake = null;
+  #asleep = false;
 
   constructor(api, { onEvent, onState }) {
     this.api = api;
@@ -47,6 +48,10 @@ export class Feed {
   async start() {
     for (;;) {
       const problem = await this.#connect();
+      if (this.#asleep) {
+        await this.#pause(Infinity);
+        continue;
+      }
       this.onState(problem?.wantsToken ? "locked" : "retrying", problem);
       await this.#pause(problem?.wantsToken ? Infinity : this.#delay());
     }
@@ -57,6 +62,19 @@ export class Feed {
     this.#failures = 0;
     this.#stop?.abort();
     this.#wake?.();
+  }
+
+  /** Let go of the connection until `wake`. */
+  sleep() {
+    this.#asleep = true;
+    this.#stop?.abort();
+  }
+
+  /** Connect again after `sleep`, with what was missed. */
+  wake() {
+    if (!this.#asleep) return;
+    this.#asleep = false;
+    this.restart();
   }
 
   #delay() {
