@@ -120,7 +120,7 @@ class Endpoints:
         """A run by its id: of this process, or as far as the history knows it, of another."""
         run = self._service.runs.get(id)
         if run is not None:
-            return JSONResponse(shapes.run_document(run, self._service.redaction))
+            return JSONResponse(run.to_json(self._service.redaction))
         records = await self._service.call(self._service.migrator.history)
         found = shapes.foreign_run_document(id, records)
         if found is None:
@@ -170,7 +170,7 @@ class Endpoints:
 
     def _state(self, number: int) -> Message:
         run = self._service.runs.active
-        document = None if run is None else shapes.run_document(run, self._service.redaction)
+        document = None if run is None else run.to_json(self._service.redaction)
         return Message(number, "State", {"active": document}, None if run is None else run.id)
 
     # ---- writing -------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class Endpoints:
         run = self._service.runs.start(order)
         address = _address(request, order, run)
         if not query.wait:
-            accepted = shapes.run_document(run, self._service.redaction)
+            accepted = run.to_json(self._service.redaction)
             return JSONResponse(accepted, 202, headers={"Location": address})
         await run.ended()
         if run.problem is not None:

@@ -22,7 +22,7 @@ from mongover.runlog import RunLog, failure_text
 from mongover.stop import Stop
 from mongover.web.feed import Wakers
 from mongover.web.problems import SERVER_ERROR, problem_of
-from mongover.web.shapes import event_document
+from mongover.web.shapes import event_document, plain
 
 if TYPE_CHECKING:
     from mongover.events import Event
@@ -125,6 +125,24 @@ class Run:
     def seconds(self) -> float:
         """How long it has been going on."""
         return time.monotonic() - self.began
+
+    def to_json(self, redaction: Redaction) -> dict[str, Any]:
+        """The run as the API shows it."""
+        result = self.result
+        done = self.progress.finished if result is None else result.revisions
+        return {
+            "id": self.id,
+            "state": self.state,
+            "direction": str(self.order.direction),
+            "target": self.order.target,
+            "schema": self.order.schema,
+            "startedAt": self.started_at.isoformat(),
+            "endedAt": None if self.ended_at is None else self.ended_at.isoformat(),
+            "revisions": list(done),
+            "progress": self.progress.to_json(),
+            "result": None if result is None else plain(result.to_json(), redaction.hide),
+            "problem": None if self.problem is None else self.problem.to_json(),
+        }
 
     async def ended(self) -> None:
         """Return when the run is over, without holding the event loop."""

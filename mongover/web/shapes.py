@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mongover.survey import CollectionStatus, SchemaStatus, Status
     from mongover.web.auth import Scope, Tokens
     from mongover.web.problems import Redaction
-    from mongover.web.runs import Run
 
 _HIDDEN = frozenset({"checkpoint", "log", "source"})
 
@@ -173,25 +172,6 @@ def event_document(event: Event, redaction: Redaction) -> dict[str, Any]:
     hide = redaction.clean if isinstance(event, StepFailed) else redaction.hide
     document: dict[str, Any] = plain({"event": type(event).__name__, **asdict(event)}, hide)
     return document
-
-
-def run_document(run: Run, redaction: Redaction) -> dict[str, Any]:
-    """A run of this process."""
-    result = run.result
-    done = run.progress.finished if result is None else result.revisions
-    return {
-        "id": run.id,
-        "state": run.state,
-        "direction": str(run.order.direction),
-        "target": run.order.target,
-        "schema": run.order.schema,
-        "startedAt": run.started_at.isoformat(),
-        "endedAt": None if run.ended_at is None else run.ended_at.isoformat(),
-        "revisions": list(done),
-        "progress": run.progress.to_json(),
-        "result": None if result is None else plain(result.to_json(), redaction.hide),
-        "problem": None if run.problem is None else run.problem.to_json(),
-    }
 
 
 def foreign_run_document(identifier: str, records: Iterable[Record]) -> dict[str, Any] | None:
