@@ -260,6 +260,8 @@ def check_layout(page: Page, width: int, *, dark: bool) -> None:
     shown = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (shown == "rgb(17, 22, 20)") == dark
     assert page.eval_on_selector_all(".tag, h2, .soft, button:enabled", CONTRAST) == []
+    inside = "[...document.querySelectorAll('#schemas, #run, #lock')]"
+    assert page.evaluate(f"{inside}.every((one) => one.scrollWidth <= one.clientWidth)")
     page.click("#upgrade")
     expect(page.locator(".steps li")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

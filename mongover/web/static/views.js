@@ -48,7 +48,7 @@ function schemaRow(name, entry, acts) {
     cell("Revision", versions(entry)),
     cell("Pending", entry.pending.length ? h("span", { title: entry.pending.slice(0, 20).join(", ") }, String(entry.pending.length)) : "–"),
     cell("Collections", collections(entry)),
-    h("td", { class: "acts" }, upgrade, downgrade));
+    h("td", { class: "acts" }, h("div", {}, upgrade, downgrade)));
 }
 
 /** A table of the schemas, or a sentence when there is none. */
