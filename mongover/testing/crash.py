@@ -54,6 +54,7 @@ __all__ = [
 ]
 
 KILLED: Final = -9
+_DISAGREEMENT: Final = 4  # the exit code
 _SIGNS: Final = ("Traceback (most recent call last)", "this is a bug in mongover")
 _NOT_THROUGH_A_PROXY: Final = frozenset(
     {"replicaset", "tls", "ssl", "compressors", "directconnection", "loadbalanced"}
@@ -148,9 +149,14 @@ class Recovery:
 
     @property
     def blocked(self) -> bool:
-        """Whether mongover asks a person to look, and names the command that ends it."""
-        asks = "mongover resolve" in self.following.text
-        return self.following.exit_code == 4 and asks  # noqa: PLR2004 - the exit code of Blocked
+        """Whether mongover asks a person to look and to say what a revision left."""
+        return self.asks and "mongover resolve" in self.following.text
+
+    @property
+    def asks(self) -> bool:
+        """Whether history and files disagree and the message names a command that ends it."""
+        way_out = self.following.text.rpartition("next:")[2]
+        return self.following.exit_code == _DISAGREEMENT and "mongover " in way_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,7 +468,7 @@ def _problems(plan: _Sweep, recovery: Recovery) -> Iterator[str]:
             yield f"`mongover {' '.join(each.command)}` ended with a traceback: {each.text}"
     if recovery.status.exit_code != 0:
         yield f"`mongover status` ended with {recovery.status.exit_code}: {recovery.status.text}"
-    if following.exit_code != 0 and not recovery.blocked:
+    if following.exit_code != 0 and not recovery.asks:
         yield f"`mongover {' '.join(following.command)}` named no way out: {following.text}"
     yield from _failed(plan.check, recovery)
 
