@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, before a real server and a real database."""
+"""The dashboard in a real browser (chromium), before a real server and a real database."""
 
 from __future__ import annotations
 
