@@ -17,6 +17,7 @@ from mongover.server import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from mongover.operations import Operation
     from mongover.records import Attempt, History, Record
@@ -44,6 +45,7 @@ class RevisionDoor:
     name: str
     timeout: float
     revision: Revision
+    paths: tuple[Path, ...] = ()
 
     @contextmanager
     def database(self) -> Iterator[Any]:
@@ -56,7 +58,7 @@ class RevisionDoor:
 
     def function(self, name: str) -> Any:
         """A function or class at the top level of the revision's module."""
-        return getattr(load_script(self.revision).module, name)
+        return getattr(load_script(self.revision, paths=self.paths).module, name)
 
 
 class LongWork:
@@ -84,14 +86,15 @@ class LongWork:
         self._noted = float("-inf")
         self._began: tuple[str, float, int] = ("", 0.0, 0)
         self._ticketed = 0.0
-        self.module = ""
+        self.module = ""  # of the revision's code, once it is loaded
+        self.paths: tuple[Path, ...] = ()  # from where its imports may come
 
     def ticket(self) -> Ticket | None:
         """The next one; the first call of an attempt takes the checkpoints over or clears them."""
         place, attempt = self._workplace, self._attempt
         if place is None or attempt.transaction:
             return None
-        door = RevisionDoor(place.url, place.database, place.timeout, self._revision)
+        door = RevisionDoor(place.url, place.database, place.timeout, self._revision, self.paths)
         ticket = Ticket(
             checkpoints=place.checkpoints,
             rejects=place.rejects,

@@ -38,6 +38,7 @@ from mongover.urls import redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from mongover.backups import BackupInfo
     from mongover.catalogue import Catalogue
     from mongover.config import Config
     from mongover.doctor import Finding
@@ -45,9 +46,11 @@ if TYPE_CHECKING:
     from mongover.lease import LeaseState
     from mongover.plan import Plan, Problem
     from mongover.records import Change, LogEntry, Record, Resolution
+    from mongover.rejects import Rejected, Retried
     from mongover.revision import Revision, RevisionFiles
     from mongover.store import Store
     from mongover.survey import Status
+    from mongover.trial import Tried
 
 __all__ = ["LoggedEntry", "Migrator", "RunResult", "Shown"]
 
@@ -348,6 +351,58 @@ class Migrator:
         """
         with self._database() as store:
             return store.end_lease(owner)
+
+    # ---- data ----------------------------------------------------------------------------------
+
+    def try_revision(self, target: str, *, sample: int = 10) -> tuple[Tried, ...]:
+        """What a revision's operations would do to a sample of documents; nothing is written.
+
+        Runs the revision's code with an `op` that only notes what it is asked for.
+
+        Raises:
+            OperationFailed: the revision uses `op.db`, which cannot be held back.
+        """
+        from mongover.trial import noted, try_operation  # noqa: PLC0415 - the driver is heavy
+
+        with self._turn() as turn:
+            known = self._seen(turn.store)
+            revision = find_revision(turn.files, known, target)
+            operations = noted(turn.script(revision), Direction.UP)
+            db = turn.store.server.database
+            return tuple(try_operation(db, operation, sample) for operation in operations)
+
+    def rejects(self, target: str | None = None, *, limit: int = 0) -> tuple[Rejected, ...]:
+        """The documents that transforms kept aside, of all revisions or of one."""
+        from mongover.rejects import read_rejects  # noqa: PLC0415 - the driver is heavy
+
+        with self._database() as store:
+            revision = None
+            if target is not None:
+                revision = find_revision(self._files(), self._seen(store), target)
+            return read_rejects(store.rejects, revision, limit=limit)
+
+    def retry_rejects(
+        self, target: str, *, listener: Listener = ignore, stop: Stop | None = None
+    ) -> Retried:
+        """Run a revision's transforms on the documents that they kept aside, under the lease."""
+        with self._turn() as turn:
+            known = self._seen(turn.store)
+            revision = find_revision(turn.files, known, target)
+            return turn.retry_rejects(_correction("rejects", listener, stop), revision)
+
+    def backups(self) -> tuple[BackupInfo, ...]:
+        """What revisions kept of what they removed."""
+        from mongover.backups import list_backups  # noqa: PLC0415 - the driver is heavy
+
+        with self._database() as store:
+            return list_backups(store.server.database, self.config.collection)
+
+    def drop_backup(self, name: str) -> BackupInfo:
+        """Drop one backup; nothing else can put its values back."""
+        from mongover.backups import drop_backup  # noqa: PLC0415 - the driver is heavy
+
+        with self._database() as store:
+            return drop_backup(store.server.database, self.config.collection, name)
 
     # ---- files ---------------------------------------------------------------------------------
 

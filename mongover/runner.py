@@ -390,6 +390,7 @@ def _run_in_transaction(
 def _run_code(step: Step, script: Script, journal: StepJournal, around: Surroundings) -> None:
     op = Operations(_target(journal, around))
     journal.long_work.module = script.module.__name__
+    journal.long_work.paths = script.paths
     with around.stop.user_code(
         safe=lambda: journal.can_stop, deferred=lambda: _tell_deferred(step, around)
     ):

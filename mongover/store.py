@@ -44,6 +44,16 @@ class Store:
         patience = self._config.lock_wait if wait is None else wait
         return Lease(self._locks, holder=holder(command), length=self._config.lease, wait=patience)
 
+    @property
+    def rejects(self) -> Any:
+        """The collection of the documents that transforms kept aside."""
+        return self._beside("rejects")
+
+    def _beside(self, name: str) -> Any:
+        full = f"{self._config.collection}_{name}"
+        records = getattr(self.server, "records", None)  # what only pretends has no concerns
+        return self.server.database[full] if records is None else records(full)
+
     def read_lease(self) -> LeaseState | None:
         """The lease as it stands; None if there never was one."""
         return read_lease(self._locks)

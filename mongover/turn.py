@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from mongover import events, records
-from mongover.errors import Blocked, DatabaseError
+from mongover.errors import Blocked, DatabaseError, UsageError
 from mongover.identity import author
 from mongover.plan import plan_downgrade, plan_upgrade, status_rows
 from mongover.records import RUNNING, Direction, Resolution
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from mongover.holding import Held
     from mongover.plan import Plan
     from mongover.records import Change, Record
+    from mongover.rejects import Retried
     from mongover.revision import RevisionFiles
     from mongover.runner import Surroundings
+    from mongover.script import Script
     from mongover.server import ServerInfo
     from mongover.stop import Stop
     from mongover.store import Store
@@ -138,6 +140,38 @@ class Turn:
             made = changes(held.known)
             self.store.history.write(made)
             return tuple(change.revision for change in made)
+
+    def retry_rejects(self, request: Request, revision: str) -> Retried:
+        """Run a revision's transforms on the documents that they rejected, under the lease.
+
+        Raises:
+            UsageError: the revision has no file to run.
+        """
+        from mongover.rejects import retry_rejects  # noqa: PLC0415 - the driver is heavy
+        from mongover.trial import noted  # noqa: PLC0415 - the same
+
+        operations = noted(self.script(revision), Direction.UP)
+        with self._held(request, lambda _: True) as found:
+            held = cast("Held", found)  # always needed, so nothing gives up waiting
+            server = self.store.server
+            return retry_rejects(
+                server.database,
+                self.store.rejects,
+                revision,
+                operations,
+                transactions=server.info().transactions,
+                check=held.lease.check,
+            )
+
+    def script(self, revision: str) -> Script:
+        """The code of one revision, loaded to run a part of it."""
+        from mongover.script import load_script  # noqa: PLC0415 - needed for few commands
+
+        if revision not in self.files.revisions:
+            raise UsageError(
+                f"{revision} has no file to run", hint=f"mongover restore {revision} writes it back"
+            )
+        return load_script(self.files.revisions[revision], paths=(self.config.root,))
 
     def _still_needed(self, request: Request) -> Callable[[Records], bool]:
         def needed(known: Records) -> bool:

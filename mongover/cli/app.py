@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -40,6 +41,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "check": ("files", "Check the revision files, without a server."),
     },
     "Run them": {
+        "try": ("data", "Show what a revision would do to a sample of documents."),
         "plan": ("running", "Show what a run would do."),
         "upgrade": ("running", "Apply pending revisions."),
         "downgrade": ("running", "Revert applied revisions."),
@@ -60,6 +62,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "repair": ("mending", "Accept an edited file as it is."),
         "resolve": ("mending", "Say what a stopped revision left behind."),
         "stamp": ("mending", "Record revisions as applied without running them."),
+        "rejects": ("data", "Show the documents that could not be transformed."),
+        "backups": ("data", "Show what revisions kept of what they removed."),
         "unlock": ("server", "End the lock of another process."),
     },
 }
@@ -82,7 +86,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"mongover.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, _attribute(cmd_name))
         return command
 
     def resolve_command(
@@ -114,6 +118,11 @@ class LazyGroup(click.Group):
     def parse(self, args: Sequence[str], opener: Opener | None) -> Any:
         """What the command returns; click's exceptions pass."""
         return super().main(list(args), "mongover", standalone_mode=False, obj=opener)
+
+
+def _attribute(command: str) -> str:
+    """The name of a command's function: a keyword of Python gets an underscore."""
+    return f"{command}_" if iskeyword(command) else command
 
 
 def _remember(ctx: click.Context, **params: Any) -> None:

@@ -169,7 +169,7 @@ class _Walk:
 
     def _attempt(self, span: Span) -> Done:
         session = self._session
-        _start(session)
+        start_transaction(session)
         try:
             done = self._step.batch(session, span, self._size)
             self._checkpoints.advance(span, done.position, done.counts, session=session)
@@ -214,7 +214,8 @@ class _Walk:
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
 
 
-def _start(session: ClientSession) -> None:
+def start_transaction(session: ClientSession) -> None:
+    """Begin a transaction that sees one moment, and whose commit lasts."""
     from pymongo import ReadPreference, WriteConcern  # noqa: PLC0415 - heavy, needed only to run
     from pymongo.read_concern import ReadConcern  # noqa: PLC0415 - the same
 
@@ -271,6 +272,7 @@ __all__ = [
     "Step",
     "next_size",
     "send",
+    "start_transaction",
     "walk_spans",
     "write",
     "write_error",

@@ -64,6 +64,20 @@ def difference(before: Document, after: Mapping[str, Any]) -> Fields:
     return found
 
 
+def difference_or_all(before: Document, after: Mapping[str, Any]) -> Fields:
+    """The difference for people to read: odd names at the top stand for themselves."""
+    try:
+        return difference(before, after)
+    except NeedsReplacement:
+        changed = {n: v for n, v in after.items() if n not in before or not same(before[n], v)}
+        return Fields(changed, {name: "" for name in before if name not in after})
+
+
+def value_at(document: Document, path: str) -> Any:
+    """The value at a path, or None where there is none."""
+    return document[path] if path in document else _at(document, path, None)
+
+
 def _top(name: str) -> str:
     if not _is_plain(name):
         raise NeedsReplacement(name)
@@ -146,7 +160,7 @@ def shows(document: Document, fields: Fields) -> bool:
     ) and all(_at(document, path, missing) is missing for path in fields.unset)
 
 
-def _at(value: Any, path: str, missing: object) -> Any:
+def _at(value: Any, path: str, missing: object | None) -> Any:
     for part in path.split("."):
         if isinstance(value, dict) and part in value:
             value = value[part]

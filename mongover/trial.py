@@ -1,0 +1,156 @@
+"""A revision tried on a sample: what its data operations would make of some documents.
+
+Nothing is written. The revision's code runs with an `op` that only notes what it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mongover.errors import OperationFailed
+from mongover.operations import Operations
+from mongover.operations.base import plain
+from mongover.operations.difference import difference_or_all, value_at
+from mongover.operations.documents import Update
+from mongover.operations.transform import Transform
+from mongover.operations.transforming import Transforming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mongover.operations import Operation
+    from mongover.records import Direction
+    from mongover.script import Script
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One document before and after; `changes` maps a path to its two values (None: not there)."""
+
+    document: Any
+    changes: Mapping[str, tuple[Any, Any]]
+    deleted: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One operation: described, and for those on data what it does to the sampled documents."""
+
+    operation: str
+    looked: int | None  # documents of the sample; None: this operation cannot be tried
+    differences: tuple[Difference, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as `--json` shows it."""
+        return {
+            "operation": self.operation,
+            "looked": self.looked,
+            "differences": [
+                {
+                    "document": plain(one.document),
+                    "changes": {path: plain(list(two)) for path, two in one.changes.items()},
+                    "deleted": one.deleted,
+                    "error": one.error or None,
+                }
+                for one in self.differences
+            ],
+        }
+
+
+class Noting(Operations):
+    """An `op` that runs nothing and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.seen: list[Operation] = []
+
+    @property
+    def db(self) -> NoReturn:
+        """Refused: what a revision does by itself cannot be held back."""
+        raise OperationFailed(
+            "op.db cannot be tried: what it does would be real",
+            hint="look at the other operations in a revision of their own",
+            after="nothing was written.",
+        )
+
+    def log(self, text: str) -> None:
+        """Not shown."""
+
+    def run(self, operation: Operation) -> None:
+        """Note an operation."""
+        self.seen.append(operation)
+
+
+def noted(script: Script, direction: Direction) -> tuple[Operation, ...]:
+    """The operations that a revision asks for, in order."""
+    op = Noting()
+    script.run(direction, op)
+    return tuple(op.seen)
+
+
+def try_operation(db: Any, operation: Operation, sample: int) -> Tried:
+    """What an operation would do to at most so many documents, chosen by the server."""
+    if isinstance(operation, Transform):
+        found = tuple(_transformed(db, operation, sample))
+    elif isinstance(operation, Update) and isinstance(operation.update, list):
+        found = tuple(_piped(db, operation, sample))
+    else:
+        return Tried(operation.describe(), None)
+    changed = tuple(one for one in found if one.changes or one.deleted or one.error)
+    return Tried(operation.describe(), len(found), changed)
+
+
+def _sampled(query: Any, sample: int) -> list[dict[str, Any]]:
+    return [{"$match": query or {}}, {"$sample": {"size": sample}}]
+
+
+def _transformed(db: Any, operation: Transform, sample: int) -> Iterator[Difference]:
+    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
+
+    spec = replace(operation.spec(), on_error="collect")
+    step = Transforming(db, spec, operation.function, None)
+    options = db.codec_options.with_options(document_class=RawBSONDocument)
+    raw = db.get_collection(operation.collection, codec_options=options)
+    stages = _sampled(operation.filter, sample)
+    if spec.fields:
+        stages.append({"$project": dict.fromkeys(spec.fields, 1)})
+    for document in raw.aggregate(stages):
+        item = step.item(document)
+        before = step.decoded(document)
+        if item.error is not None:
+            yield Difference(item.key, {}, error=item.error.message)
+        elif item.delete:
+            yield Difference(item.key, {}, deleted=True)
+        elif item.change is not None:
+            yield Difference(item.key, _changes(before, item.change.set, item.change.unset))
+        elif item.after is not None:
+            yield Difference(item.key, _compared(before, step.decoded(item.after)))
+        elif item.update is not None:
+            yield Difference(item.key, {"update": (None, item.update)})
+        else:
+            yield Difference(item.key, {})
+
+
+def _piped(db: Any, operation: Update, sample: int) -> Iterator[Difference]:
+    collection = db[operation.collection]
+    before = {repr(d["_id"]): d for d in collection.aggregate(_sampled(operation.filter, sample))}
+    chosen = {"$match": {"_id": {"$in": [one["_id"] for one in before.values()]}}}
+    for after in collection.aggregate([chosen, *operation.update]):
+        stored = before.get(repr(after["_id"]))
+        if stored is not None:
+            yield Difference(after["_id"], _compared(stored, after))
+
+
+def _compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    fields = difference_or_all(before, after)
+    return _changes(before, fields.set, fields.unset)
+
+
+def _changes(
+    before: dict[str, Any], given: Mapping[str, Any], gone: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    found = {path: (value_at(before, path), value) for path, value in given.items()}
+    return found | {path: (value_at(before, path), None) for path in gone}
