@@ -7,7 +7,7 @@ is added to its log; a `History` writes changes and knows nothing of revisions o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -88,6 +88,10 @@ class LogEntry:
             "reason": self.reason,
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """The entry as the CLI's `--json` and the HTTP API show it."""
+        return {"at": self.at, **self.to_document()}
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -122,6 +126,15 @@ class Record:
     source: str | None = None
     log: tuple[LogEntry, ...] = ()
 
+    def to_json(self, *, log: bool = False, source: bool = False) -> dict[str, Any]:
+        """The stored fields by their stored names, as `--json` and the HTTP API show them."""
+        document = {name: getattr(self, name) for name in _SHOWN}
+        if log:
+            document["log"] = [entry.to_json() for entry in self.log]
+        if source:
+            document["source"] = self.source
+        return document
+
     @property
     def counts_as_applied(self) -> bool:
         """Whether the revision's effect is taken to be in the database.
@@ -144,6 +157,10 @@ class Record:
             return self.direction
         return None
 
+
+_SHOWN: Final = tuple(
+    each.name for each in fields(Record) if each.name not in {"checkpoint", "log", "source"}
+)
 
 # Field by field: the types that a stored value may have. None is allowed where `optional` holds.
 _NUMBER = (int, float)

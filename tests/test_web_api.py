@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 
 from mongover import errors
 from mongover.cli.output import plain_value
-from mongover.cli.reading import record_document
 from mongover.migrator import Migrator
 from mongover.records import Direction
 from mongover.web import models
@@ -202,7 +201,7 @@ def test_the_history_holds_the_records_of_the_command_line(client: TestClient, c
     found = client.get("/migrations/history").json()
     models.MigrationHistory.model_validate(found)
     with Migrator(config) as migrator:
-        expected = [plain_value(record_document(one)) for one in migrator.history()]
+        expected = [plain_value(one.to_json()) for one in migrator.history()]
     assert found["revisions"] == expected
     short = client.get("/migrations/history", params={"limit": 2}).json()
     assert [one["revision"] for one in short["revisions"]] == ["0004", "0005"]

@@ -8,7 +8,6 @@ import click
 
 from mongover.cli.files import tell_problems
 from mongover.cli.output import Paint, relative
-from mongover.cli.reading import record_document
 from mongover.cli.running import heard
 from mongover.cli.shape import App, Command, TargetCommand
 from mongover.cli.targets import complete_target
@@ -132,6 +131,6 @@ def _told(reason: str) -> str:
 
 def _tell_record(app: App, record: Record, sentence: str) -> None:
     if app.settings.json:
-        app.output.document({"record": record_document(record)})
+        app.output.document({"record": record.to_json()})
     app.output.result(Paint("✓", "green"), " ", sentence)
     app.output.hint("mongover status")

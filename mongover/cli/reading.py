@@ -61,7 +61,7 @@ def current(app: App) -> None:
     with app.migrator() as migrator:
         records = migrator.current()
     if app.settings.json:
-        app.output.document({"revisions": [record_document(record) for record in records]})
+        app.output.document({"revisions": [record.to_json() for record in records]})
         return
     rows = [
         [schema_name(one.schema), one.revision, one.message, moment(one.applied_at)]
@@ -108,7 +108,7 @@ def history(app: App, span: str | None, log: bool, limit: int | None) -> None:  
         records = migrator.history(span)
     records = records[-limit:] if limit else records
     if app.settings.json:
-        app.output.document({"revisions": [record_document(record) for record in records]})
+        app.output.document({"revisions": [record.to_json() for record in records]})
         return
     _show_history(app.output, records)
 
@@ -144,7 +144,7 @@ def _state_note(record: Record) -> str:
 
 def _show_log(app: App, entries: Sequence[Any]) -> None:
     if app.settings.json:
-        documents = [{"revision": one.revision, **log_document(one.entry)} for one in entries]
+        documents = [{"revision": one.revision, **one.entry.to_json()} for one in entries]
         app.output.document({"log": documents})
         return
     rows = [
@@ -184,7 +184,7 @@ def show(app: App, target: str, source: bool) -> None:  # noqa: FBT001 - a flag 
         app.output.document(
             {
                 "revision": shown.revision and revision_document(shown.revision),
-                "record": shown.record and record_document(shown.record, log=True, source=source),
+                "record": shown.record and shown.record.to_json(log=True, source=source),
                 "problems": [problem.to_json() for problem in shown.problems],
             }
         )
@@ -254,24 +254,6 @@ def _fields(output: Output, fields: dict[str, str]) -> None:
 def _print_table(output: Output, rows: Sequence[Sequence[str]]) -> None:
     for line in table(rows):
         output.data(line)
-
-
-def record_document(record: Record, *, log: bool = False, source: bool = False) -> dict[str, Any]:
-    """A record as `--json` shows it: the stored fields, by their stored names."""
-    hidden = {"checkpoint", "log", "source"}
-    document = {
-        name: getattr(record, name) for name in record.__dataclass_fields__ if name not in hidden
-    }
-    if log:
-        document["log"] = [log_document(entry) for entry in record.log]
-    if source:
-        document["source"] = record.source
-    return document
-
-
-def log_document(entry: LogEntry) -> dict[str, Any]:
-    """A log entry as `--json` shows it."""
-    return {"at": entry.at, **entry.to_document()}
 
 
 def revision_document(revision: Revision) -> dict[str, Any]:

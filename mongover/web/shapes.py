@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mongover.web.auth import Scope, Tokens
     from mongover.web.problems import Redaction
 
-_HIDDEN = frozenset({"checkpoint", "log", "source"})
-
 
 def plain(value: Any, hide: Callable[[str], str]) -> Any:
     """A value in JSON's own types: times in ISO 8601, the rest as text, without secrets."""
@@ -100,10 +98,7 @@ def history_document(records: Sequence[Record], redaction: Redaction) -> dict[st
 
 def record_document(record: Record, redaction: Redaction, *, log: bool = False) -> dict[str, Any]:
     """A record's stored fields by their stored names; without its text."""
-    names = [name for name in record.__dataclass_fields__ if name not in _HIDDEN]
-    document: dict[str, Any] = plain(
-        {name: getattr(record, name) for name in names}, redaction.hide
-    )
+    document: dict[str, Any] = plain(record.to_json(), redaction.hide)
     document["error"] = _error_document(record.error, redaction)
     if log:
         document["log"] = [_log_document(entry, redaction) for entry in record.log]
@@ -111,7 +106,7 @@ def record_document(record: Record, redaction: Redaction, *, log: bool = False) 
 
 
 def _log_document(entry: LogEntry, redaction: Redaction) -> dict[str, Any]:
-    document: dict[str, Any] = plain({"at": entry.at, **entry.to_document()}, redaction.hide)
+    document: dict[str, Any] = plain(entry.to_json(), redaction.hide)
     document["error"] = _error_document(entry.error, redaction)
     return document
 
