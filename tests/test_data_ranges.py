@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from bson import Binary, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
+from pymongo.errors import OperationFailure
 
 from mongover.errors import LockLost, OperationFailed
 from mongover.operations import Operations, serverside
-from mongover.operations.batches import Done, next_size, walk_spans
+from mongover.operations.batches import Course, Done, next_size, walk_spans
 from mongover.operations.checkpoints import Checkpoints, Counts, Span, take_over
+from mongover.operations.documents import Update
 from mongover.operations.pace import Pace, lag_of
 from mongover.operations.ranges import between, cut, last_id, step_end
 from tests.operations_support import Desk, Notebook
@@ -49,7 +52,7 @@ def mixed_ids(count: int) -> list[Any]:
     kinds = [
         lambda n: n,
         lambda n: f"key {n}",
-        lambda n: ObjectId(),
+        lambda _: ObjectId(),
         lambda n: {"a": n, "b": "x"},
         lambda n: n + 0.5,
         lambda n: Binary(n.to_bytes(16, "big"), 4),
@@ -255,7 +258,6 @@ def test_a_standalone_stops_a_zombie_before_its_next_batch(
     ticket = book.ticket(None)
     assert ticket is not None
     checkpoints = Checkpoints(standalone_db, ticket)
-    from mongover.operations.documents import Update
 
     checkpoints.begin(Update("a", {}, {"$set": {"n": 1}}), [[199]], 200)
     span = checkpoints.claim()
@@ -279,7 +281,6 @@ def test_conflicts_with_the_application_are_tried_again_with_smaller_batches(
         sizes.append(size)
         if len(sizes) <= 3:
             # The application changed what this transaction saw: it cannot commit.
-            from pymongo.errors import OperationFailure
 
             labels = {"errorLabels": ["TransientTransactionError"]}
             raise OperationFailure("conflict", 112, labels)
@@ -311,7 +312,6 @@ def test_documents_that_come_and_go_meanwhile_do_no_harm(ranged: Db) -> None:
 
 def test_a_pace_slows_an_update_down(ranged: Db) -> None:
     ranged["a"].insert_many([{"_id": n} for n in range(400)])
-    import time
 
     started = time.monotonic()
     Desk(ranged).op.update("a", {}, {"$set": {"n": 1}}, max_rate=400)
@@ -376,7 +376,6 @@ def test_pace_and_operation_are_told_apart_in_what_a_later_attempt_knows() -> No
 def test_a_walk_ends_when_no_span_is_left(replica_db: Db) -> None:
     ticket = Notebook().ticket(None)
     assert ticket is not None
-    from mongover.operations.batches import Course
 
     course = Course(replica_db, ticket, True, 10, None, lambda: None, lambda _: None)  # noqa: FBT003 - a plain value
 
