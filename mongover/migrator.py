@@ -559,7 +559,7 @@ class Migrator:
         return without_dead(known, store.read_lease(), store.history.read())
 
     def _status(self, turn: Turn, only: str | None) -> Status:
-        from mongover.survey import Status, survey_lines  # noqa: PLC0415 - the driver is heavy
+        from mongover.survey import Status, running_of, survey_lines  # noqa: PLC0415 - the driver is heavy
 
         store, files = turn.store, turn.files
         known = self._seen(store)
@@ -578,6 +578,7 @@ class Migrator:
             problems=tuple(find_problems(files, known, sources=turn.source)),
             lock=store.read_lease(),
             last=max(applied, key=lambda record: record.sequence, default=None),
+            running=running_of(known.values()),
         )
 
     def _redact(self, text: str) -> str:

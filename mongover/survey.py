@@ -10,10 +10,11 @@ from mongover.records import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from mongover.lease import LeaseState
     from mongover.plan import Problem, StatusRow
-    from mongover.records import Record
+    from mongover.records import Direction, Record
     from mongover.revision import Revision, RevisionFiles
     from mongover.server import ServerInfo
 
@@ -74,6 +75,62 @@ class SchemaStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A revision that some process is running now, as far as its record tells.
+
+    `operation` and what follows are there once an operation over many documents has told how far it
+    is: `done` of `total` documents, `rate` a second, `left` seconds.
+    """
+
+    revision: str
+    schema: str | None
+    direction: Direction
+    started_at: datetime | None
+    operation: str | None = None
+    done: int | None = None
+    total: int | None = None
+    rate: float | None = None
+    left: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as `--json` shows it."""
+        return {
+            "revision": self.revision,
+            "schema": self.schema,
+            "direction": self.direction.value,
+            "startedAt": None if self.started_at is None else self.started_at.isoformat(),
+            "operation": self.operation,
+            "done": self.done,
+            "total": self.total,
+            "rate": self.rate,
+            "left": self.left,
+        }
+
+
+def running_of(records: Iterable[Record]) -> tuple[Running, ...]:
+    """What is being run now, by the records; what a record says of its progress may be nonsense."""
+    return tuple(_running(record) for record in records if record.state in RUNNING)
+
+
+def _running(record: Record) -> Running:
+    told = record.checkpoint if isinstance(record.checkpoint, dict) else {}
+    operation = told.get("operation")
+    return Running(
+        record.revision,
+        record.schema,
+        record.direction,
+        record.started_at,
+        operation if isinstance(operation, str) else None,
+        *(_number(told.get(name)) for name in ("done", "total", "rate", "left")),
+    )
+
+
+def _number(value: Any) -> Any:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number else None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The whole picture: server, lines, problems, lease."""
 
@@ -85,6 +142,7 @@ class Status:
     problems: tuple[Problem, ...]
     lock: LeaseState | None
     last: Record | None
+    running: tuple[Running, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The value as `--json` shows it."""
@@ -96,6 +154,7 @@ class Status:
             "pending": [revision.id for revision in self.pending],
             "problems": [problem.to_json() for problem in self.problems],
             "lock": None if self.lock is None else self.lock.to_json(),
+            "running": [one.to_json() for one in self.running],
         }
 
 

@@ -11,10 +11,11 @@ from mongover.doctor import Finding
 from mongover.errors import Edited, InvalidRevision, Where
 from mongover.migrator import LoggedEntry, Shown
 from mongover.plan import Problem
-from mongover.records import Outcome, State
-from mongover.survey import CollectionStatus, SchemaStatus
+from mongover.records import Direction, Outcome, State
+from mongover.survey import CollectionStatus, Running, SchemaStatus
 from tests.cli_fakes import (
     DOWN,
+    NOON,
     document,
     entry,
     fake,
@@ -93,6 +94,27 @@ def test_status_shows_problems_with_their_command_and_no_other_next_line():
     assert "· 0002 was reformatted" in result.stdout
     assert "1 problem." in result.stdout
     assert "next:" not in result.stderr
+
+
+def test_status_shows_how_far_a_revision_of_another_process_is():
+    one = Running(
+        "0006", "users", Direction.UP, NOON, "update users", 512_400, 840_112, 41_200.4, 8
+    )
+    shown = invoke(fake(status=status(lock=lease(), running=(one,))), "status").stdout
+    assert "0006 runs: update users, 60 %, 512,400/840,112, 41,200/s, 8.0 s left" in shown
+    told = document(invoke(fake(status=status(running=(one,))), "status", "--json"))["running"]
+    assert told[0]["revision"] == "0006"
+    assert (told[0]["done"], told[0]["total"], told[0]["left"]) == (512_400, 840_112, 8)
+
+
+def test_status_shows_a_running_revision_that_tells_nothing():
+    for direction, words in ((Direction.UP, "runs"), (Direction.DOWN, "is being reverted")):
+        one = Running("0006", None, direction, None)
+        shown = invoke(fake(status=status(running=(one,))), "status").stdout
+        assert f"0006 {words}\n" in shown
+    counted = Running("0006", None, Direction.UP, None, "delete", 5)
+    shown = invoke(fake(status=status(running=(counted,))), "status").stdout
+    assert "0006 runs: delete, 5 documents" in shown
 
 
 def test_status_shows_a_held_lock():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mongover.plan import Problem
     from mongover.records import Record
     from mongover.revision import Revision
-    from mongover.survey import SchemaStatus, Status
+    from mongover.survey import Running, SchemaStatus, Status
 
 _HEADER: Final = (
     *("schema", "current", "head", "pending", "collection", "documents", "indexes", ""),
@@ -50,6 +50,8 @@ def show_status(output: Output, status: Status) -> None:
         output.data("")
     if status.lock is not None and status.lock.held:
         output.data(Paint("↻", "cyan"), f" {lock_line(status.lock)}")
+    for one in status.running:
+        output.data(Paint("↻", "cyan"), f" {running_line(one)}")
     show_problems(output, status.problems)
     output.data(totals_line(status))
     following = next_line(status)
@@ -100,6 +102,22 @@ def lock_line(lock: LeaseState) -> str:
         f"locked by {lock.who()} for {duration(lock.held_seconds)}{doing}, "
         f"alive {duration(lock.heartbeat_seconds)} ago"
     )
+
+
+def running_line(one: Running) -> str:
+    """`0006 runs: update users, 61 %, 512,400/840,112, 41,200/s, 8.0 s left`."""
+    verb = "runs" if one.direction == "up" else "is being reverted"
+    parts = [f"{one.revision} {verb}" + (f": {one.operation}" if one.operation else "")]
+    if one.done is not None and one.total:
+        parts.append(f"{min(one.done * 100 // one.total, 100)} %")
+        parts.append(f"{number(one.done)}/{number(one.total)}")
+    elif one.done is not None:
+        parts.append(f"{number(one.done)} documents")
+    if one.rate is not None:
+        parts.append(f"{number(round(one.rate))}/s")
+    if one.left is not None:
+        parts.append(f"{duration(one.left)} left")
+    return ", ".join(parts)
 
 
 def show_problems(output: Output, problems: Sequence[Problem]) -> None:

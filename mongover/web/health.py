@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mongover.migrator import Migrator
-    from mongover.survey import Status
+    from mongover.survey import Running, Status
     from mongover.web.runs import Run
     from mongover.web.service import StartUp
 
@@ -30,7 +30,7 @@ class Health:
     state: str
     pending: int | None
     code: str | None = None
-    running: tuple[str, ...] = ()
+    running: tuple[Running, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -44,7 +44,7 @@ def look(migrator: Migrator) -> Health:
         plan = migrator.plan(Direction.UP, "head")
         if not plan.steps and not plan.running:
             return Health("ok", 0)
-        return weigh(migrator.status(), running=plan.running)
+        return weigh(migrator.status())
     except (DatabaseError, EmbeddedError) as error:
         return Health("unreachable", None, error.code)
     except MongoverError as error:
@@ -60,16 +60,26 @@ def _troubled(migrator: Migrator, error: MongoverError) -> Health:
         return Health("blocked", None, worse.code)
 
 
-def weigh(status: Status, *, code: str | None = None, running: tuple[str, ...] = ()) -> Health:
+def weigh(status: Status, *, code: str | None = None) -> Health:
     """The health that a status means; `code` is that of what an upgrade would refuse (pure)."""
     states = {line.state for line in status.schemas}
     pending = len(status.pending)
     for found in (LineState.RUNNING, LineState.BLOCKED, LineState.FAILED):
         if found in states:
-            return Health(str(found), pending, code, running)
+            return Health(str(found), pending, code, status.running)
     if pending:
         return Health("pending" if code is None else "blocked", pending, code)
     return Health("ok" if code is None else "problems", 0, code)
+
+
+def _progress(one: Running) -> Progress:
+    return Progress(
+        revision=one.revision,
+        direction=str(one.direction),
+        operation=one.operation,
+        done=one.done,
+        documents=one.total,
+    )
 
 
 def health_document(
@@ -79,8 +89,8 @@ def health_document(
     ready = health.ready and (startup is None or startup.ready)
     if run is not None and run.state == "running":
         running: Mapping[str, Any] | None = run.progress.to_json()
-    else:  # of what another process runs, only the revision is known
-        running = Progress(revision=health.running[0]).to_json() if health.running else None
+    else:  # what another process runs tells of itself in its record
+        running = _progress(health.running[0]).to_json() if health.running else None
     document = {
         "status": health.state,
         "ready": ready,

@@ -1,0 +1,48 @@
+"""What one process can see of a revision that another one is running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mongover import events
+from mongover.records import Direction, Record, State
+from mongover.survey import Running, running_of
+from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
+
+if TYPE_CHECKING:
+    from mongover.survey import Status
+    from tests.projects import Project
+
+LONG = 'op.update("users", {}, {"$set": {"seen": True}})'
+
+
+def test_status_shows_the_revision_that_another_process_runs_and_how_far_it_is(
+    project: Project,
+) -> None:
+    project.db["users"].insert_many([{"_id": number} for number in range(45_000)])
+    project.write("0001", LONG)
+    seen: list[Status] = []
+
+    def look(event: events.Event) -> None:
+        if isinstance(event, events.Progress):
+            seen.append(project.migrator().status())
+
+    project.migrator().upgrade(listener=look)
+    running = [one for status in seen for one in status.running]
+    assert running
+    assert {one.revision for one in running} == {"0001"}
+    assert running[0].direction is Direction.UP
+    told = [one for one in running if one.done is not None]
+    assert told
+    assert all(one.total == 45_000 and 0 < (one.done or 0) <= 45_000 for one in told)
+    assert told[0].operation is not None
+    assert "users" in told[0].operation
+    assert project.migrator().status().running == ()
+
+
+@pytest.mark.parametrize("told", [None, "nonsense", 7, {"operation": 7, "done": "many"}])
+def test_a_progress_edited_into_nonsense_is_not_shown(told: Any) -> None:
+    record = Record("0001", State.APPLYING, checkpoint=told)
+    assert running_of([record]) == (Running("0001", None, Direction.UP, None),)
