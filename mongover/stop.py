@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+_BREATH: Final = 1.0
 
 
 class StopNow(BaseException):
@@ -26,6 +30,7 @@ class Stop:
         self._thread: int | None = None
         self._safe: Callable[[], bool] | None = None
         self._deferred: Callable[[], None] | None = None
+        self._thrown = -_BREATH
 
     @property
     def requested(self) -> bool:
@@ -33,12 +38,17 @@ class Stop:
         return self.requests > 0
 
     def request(self) -> None:
-        """Ask the run to end. In the thread that runs a revision's code this may raise StopNow."""
+        """Ask the run to end. In the thread that runs a revision's code this may raise StopNow.
+
+        Then not again for a moment: what is being unwound (the driver gives a connection back, a
+        lock is released) must not be cut short by the next signal of an impatient hand.
+        """
         self.requests += 1
         if self._safe is None:
             return
-        if self._thread == threading.get_ident():
-            self.check()
+        if self._thread == threading.get_ident() and self._may_end():
+            self._throw()
+            return
         if self.requests == 1 and not self._safe() and self._deferred is not None:
             self._deferred()
 
@@ -48,10 +58,17 @@ class Stop:
         Raises:
             StopNow: it was, and it may.
         """
-        if not self.requested or self._safe is None:
-            return
-        if self._safe() or self.requests > 1:
+        if self.requested and self._may_end():
             raise StopNow
+
+    def _throw(self) -> None:
+        now = time.monotonic()
+        if now - self._thrown >= _BREATH:
+            self._thrown = now
+            raise StopNow
+
+    def _may_end(self) -> bool:
+        return self._safe is not None and (self._safe() or self.requests > 1)
 
     @contextmanager
     def user_code(
@@ -64,6 +81,7 @@ class Stop:
         self._thread = threading.get_ident()
         self._deferred = deferred
         self._safe = safe
+        self._thrown = -_BREATH
         try:
             self.check()
             yield

@@ -282,7 +282,7 @@ class ThreeNodes:
         old = self.primary()
         with contextlib.suppress(AutoReconnect):
             old.admin({"replSetStepDown": 10, "secondaryCatchUpPeriodSecs": 5, "force": True})
-        wait_until(lambda: not old.is_primary(), "the step-down")
+        wait_until(lambda: self._find_primary() not in (None, old), "another primary")
         with contextlib.suppress(OperationFailure, AutoReconnect):
             old.admin({"replSetFreeze": 0})
         return self.primary()

@@ -234,7 +234,7 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path):
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path: Path):
     folder = tmp_path / "versions"
     folder.write_text("a file, where a folder should be")
-    with pytest.raises(ConfigError, match="cannot be (written|read)|no folder"):
+    with pytest.raises(ConfigError, match=r"cannot be (written|read)|no folder"):
         write(folder, "x")
 
 

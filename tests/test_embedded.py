@@ -317,13 +317,19 @@ def test_data_stays_over_two_opens_and_the_server_ends_with_each(folder: Path) -
     assert (folder / "mongod.log.1").exists()
 
 
+def _open_files(pid: int) -> Iterator[str]:
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+            yield os.readlink(link)  # noqa: PTH115  # a name, not a path
+
+
 def test_only_the_owner_can_reach_the_data_and_no_port_is_open(folder: Path) -> None:
     with opened(folder) as server:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         for name in ("mongod.sock", "mongod.log", "mongover.lock"):
             assert stat.S_IMODE((folder / name).stat().st_mode) & 0o077 == 0
         assert os.getsid(server.pid) == server.pid
-        inodes = {os.readlink(link) for link in Path(f"/proc/{server.pid}/fd").iterdir()}  # noqa: PTH115  # a name, not a path
+        inodes = set(_open_files(server.pid))
         tables = [
             Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")
         ]
@@ -500,13 +506,18 @@ def test_a_dying_server_is_waited_for_and_not_used(folder: Path) -> None:
 # What cannot be shared
 
 
+def _pid_in(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
 def test_the_mongod_of_another_program_is_named_by_its_pid(folder: Path) -> None:
     folder.mkdir()
     program = str(find_mongod(os.environ))
     command = [program, "--dbpath", str(folder), "--bind_ip", str(folder / "own.sock")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as other:
         try:
-            wait_until((folder / "WiredTiger.wt").exists, "the start of the other mongod")
+            lock = folder / "mongod.lock"
+            wait_until(lambda: _pid_in(lock), "the start of the other mongod")
             error = refusal(folder)
         finally:
             other.terminate()

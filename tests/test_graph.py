@@ -114,7 +114,7 @@ def test_down_revision_stays_within_a_line() -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_circle_is_shown_as_a_path(reverse: bool) -> None:  # noqa: FBT001  # both directions
+def test_a_circle_is_shown_as_a_path(reverse: bool) -> None:  # both directions
     # 0001 ── 0002 ── 0003 ── 0005
     #          └── 0004 ──┘ (0003 needs 0004 needs 0003)
     graph = Graph(

@@ -213,7 +213,7 @@ def test_an_odd_escape_warns_nobody() -> None:
         ("# def downgrade(op): ...", False),
     ],
 )
-def test_a_missing_downgrade_is_seen_without_running_anything(body: str, there: bool) -> None:  # noqa: FBT001  # a case of a table
+def test_a_missing_downgrade_is_seen_without_running_anything(body: str, there: bool) -> None:
     assert parse('revision = "0001"\n', body=f"\n{body}\n").has_downgrade is there
 
 

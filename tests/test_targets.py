@@ -119,7 +119,7 @@ def test_an_upgrade_target_picks_what_must_be_applied(
     text: str,
     ids: tuple[str, ...] | None,
     lines: tuple[str | None, ...] | None,
-    whole: bool | None,  # noqa: FBT001  # a case of a table
+    whole: bool | None,  # a case of a table
 ) -> None:
     if ids is None:
         with pytest.raises(AmbiguousTarget):
