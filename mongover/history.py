@@ -33,6 +33,7 @@ _LIGHT: Final = {"source": 0, "log": 0}
 _DUPLICATE_KEY: Final = 11000
 _IMMUTABLE_ID: Final = 66
 _RETRY_PAUSE: Final = 0.2
+_BSON_AS_IS: Final = frozenset({str, int, float, bool, type(None), datetime})
 _BSON_LIMIT: Final = frozenset({10334, 17419, 17420})
 
 
@@ -193,6 +194,8 @@ def _fields(change: Change) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """The value as BSON knows it: enums by value, tuples as lists, text without surrogates."""
+    if type(value) in _BSON_AS_IS:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str):

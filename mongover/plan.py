@@ -762,10 +762,10 @@ def _row(
 ) -> StatusRow:
     held = [records[each] for each in graph.lines[schema] if each in records]
     done = {record.revision for record in held if record.counts_as_applied}
-    followed = {parent for each in done for parent in graph.nodes[each].down_revision}
+    current = done.difference(*(graph.nodes[each].down_revision for each in done))
     return StatusRow(
         schema,
-        current=tuple(each.revision for each in held if each.revision in done - followed),
+        current=tuple(each.revision for each in held if each.revision in current),
         head=graph.heads(schema),
         pending=tuple(pending),
         state=_line_state(held, pending),
