@@ -33,7 +33,7 @@ _LIGHT: Final = {"source": 0, "log": 0}
 _DUPLICATE_KEY: Final = 11000
 _IMMUTABLE_ID: Final = 66
 _RETRY_PAUSE: Final = 0.2
-_BSON_AS_IS: Final = frozenset({str, int, float, bool, type(None), datetime})
+_BSON_AS_IS: Final = frozenset({int, float, bool, type(None), datetime})
 _BSON_LIMIT: Final = frozenset({10334, 17419, 17420})
 
 
@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
