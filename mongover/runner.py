@@ -475,7 +475,8 @@ def _explain(
     recorded = f"{revision.id} is recorded as failed; nothing after it was run."
     if isinstance(error, MongoverError):
         error.where = error.where or where
-        error.after = error.after or recorded
+        if not isinstance(error, LockLost):  # then its record is the new holder's
+            error.after = f"{error.after} {recorded}".lstrip()
         if not journal.can_stop:
             error.notes += (f"{revision.id} is blocked: {_way_out(step)}",)
         return error
