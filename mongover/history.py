@@ -179,17 +179,25 @@ def _absent(change: Change) -> list[None]:
 
 def _fields(change: Change) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        name: "$$NOW" if value is NOW else {"$literal": _plain(value)}
+        name: "$$NOW" if value is NOW else _literal(value)
         for name, value in change.values.items()
     }
     if not _absent(change):
         fields["_id"] = {"$cond": [{"$eq": [{"$type": "$v"}, "missing"]}, "", "$_id"]}
     log: dict[str, Any] = {"$ifNull": ["$log", []]}
     if change.entry is not None:
-        entry = {k: {"$literal": _plain(v)} for k, v in change.entry.to_document().items()}
+        entry = {k: _literal(v) for k, v in change.entry.to_document().items()}
         added = {"$concatArrays": [log, [entry | {"at": "$$NOW"}]]}
         log = {"$slice": [added, -LOG_LIMIT]}
     return fields | {"log": log}
+
+
+def _literal(value: Any) -> Any:
+    """The value for a pipeline; wrapped only where the server would take it for an expression."""
+    plain = _plain(value)
+    if isinstance(plain, (dict, list)) or (isinstance(plain, str) and plain.startswith("$")):
+        return {"$literal": plain}
+    return plain
 
 
 def _plain(value: Any) -> Any:
