@@ -13,6 +13,7 @@ from mongover.operations.base import (
     Target,
     check_choice,
     check_name,
+    one_line,
     stored_collection,
 )
 from mongover.operations.serverside import Change, perform
@@ -70,10 +71,10 @@ class Backup(Operation):
     def describe(self) -> str:
         """`backup users.phone`."""
         if not self.fields:
-            return f"backup {self.collection}"
+            return one_line(f"backup {self.collection}")
         names = self.fields[0] if len(self.fields) == 1 else f"{len(self.fields)} fields"
         dot = "." if len(self.fields) == 1 else ": "
-        return f"backup {self.collection}{dot}{names}"
+        return one_line(f"backup {self.collection}{dot}{names}")
 
     def refused(self, target: Target) -> str:
         """The server refuses `$merge`."""
@@ -121,7 +122,7 @@ class RestoreBackup(Operation):
 
     def describe(self) -> str:
         """`restore the backup of users`."""
-        return f"restore the backup of {self.collection}"
+        return one_line(f"restore the backup of {self.collection}")
 
     def refused(self, target: Target) -> str:
         """The server refuses `$merge`."""

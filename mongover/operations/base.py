@@ -298,6 +298,13 @@ def _sequence(value: list[Any] | tuple[Any, ...]) -> str:
     return f"({body},)" if len(value) == 1 else f"({body})"
 
 
+def one_line(text: str) -> str:
+    """The text with line breaks and other control signs written out: names may hold any."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def _quoted(text: str) -> str:
     single = repr(text)
     if single[0] == '"' or '"' in text:

@@ -14,6 +14,7 @@ from mongover.operations.base import (
     check_name,
     ddl,
     mongo_options,
+    one_line,
     plain,
     snake,
     source,
@@ -135,7 +136,7 @@ class CreateCollection(Operation):
         """`collection users`, with its kind."""
         kinds = {"timeseries": "time series", "capped": "capped", "clusteredIndex": "clustered"}
         kind = next((f" {text}" for name, text in kinds.items() if self.options.get(name)), "")
-        return f"collection {self.collection}{kind}"
+        return one_line(f"collection {self.collection}{kind}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """The options in Python's spelling."""
@@ -209,7 +210,7 @@ class CreateView(Operation):
 
     def describe(self) -> str:
         """`view active_users on users`."""
-        return f"view {self.collection} on {self.source}"
+        return one_line(f"view {self.collection} on {self.source}")
 
     def reverse(self) -> Operation:
         """Drop it."""
@@ -244,7 +245,7 @@ class DropCollection(Operation):
 
     def describe(self) -> str:
         """`drop collection users`."""
-        return f"drop collection {self.collection}"
+        return one_line(f"drop collection {self.collection}")
 
     def refused(self, target: Target) -> str:
         """The server refuses even the drop of what is not there."""
@@ -286,7 +287,7 @@ class RenameCollection(Operation):
 
     def describe(self) -> str:
         """`rename collection users to people`."""
-        return f"rename collection {self.collection} to {self.to}"
+        return one_line(f"rename collection {self.collection} to {self.to}")
 
     def reverse(self) -> Operation:
         """The way back."""
@@ -357,7 +358,7 @@ class ModifyCollection(Operation):
 
     def describe(self) -> str:
         """`modify collection users: cappedSize`."""
-        return f"modify collection {self.collection}: {', '.join(self.options)}"
+        return one_line(f"modify collection {self.collection}: {', '.join(self.options)}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """The options in Python's spelling."""

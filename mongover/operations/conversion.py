@@ -14,6 +14,7 @@ from mongover.operations.base import (
     check_choice,
     check_name,
     check_path,
+    one_line,
 )
 from mongover.operations.duplicates import shown
 from mongover.operations.ranges import both
@@ -60,7 +61,7 @@ class ConvertField(Operation):
 
     def describe(self) -> str:
         """`convert users.age to int`."""
-        return f"convert {self.collection}.{self.field} to {self.to}"
+        return one_line(f"convert {self.collection}.{self.field} to {self.to}")
 
     def apply(self, target: Target) -> Outcome:
         """Count what cannot be converted where that matters, then convert the rest."""

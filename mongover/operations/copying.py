@@ -13,6 +13,7 @@ from mongover.operations.base import (
     Target,
     check_choice,
     check_name,
+    one_line,
 )
 from mongover.operations.ranges import both
 from mongover.operations.serverside import Change, perform
@@ -80,7 +81,7 @@ class Copy(Operation):
 
     def describe(self) -> str:
         """`copy users into people`."""
-        return f"copy {self.collection} into {self.to}"
+        return one_line(f"copy {self.collection} into {self.to}")
 
     def refused(self, target: Target) -> str:
         """The server refuses `$merge`."""

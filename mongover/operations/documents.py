@@ -20,6 +20,7 @@ from mongover.operations.base import (
     check_name,
     check_path,
     nearest,
+    one_line,
     plain,
 )
 from mongover.operations.duplicates import shown
@@ -113,9 +114,9 @@ class Insert(Operation):
     def describe(self) -> str:
         """`insert 3 documents into roles`."""
         if self.total is None:
-            return f"insert documents into {self.collection}"
+            return one_line(f"insert documents into {self.collection}")
         noun = "document" if self.total == 1 else "documents"
-        return f"insert {self.total:,} {noun} into {self.collection}"
+        return one_line(f"insert {self.total:,} {noun} into {self.collection}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """The documents of a generator are rendered as the name `documents`."""
@@ -219,9 +220,11 @@ class Update(Operation):
     def describe(self) -> str:
         """`update users.phone`, or `update users` where fields cannot be named."""
         if isinstance(self.update, list):
-            return f"update {self.collection} by a pipeline"
+            return one_line(f"update {self.collection} by a pipeline")
         names = [name for change in self.update.values() for name in change]
-        return f"update {self.collection}.{names[0]}" if len(names) == 1 else self._many(names)
+        return one_line(
+            f"update {self.collection}.{names[0]}" if len(names) == 1 else self._many(names)
+        )
 
     def _many(self, names: list[str]) -> str:
         return f"update {len(names)} fields of {self.collection}"
@@ -265,7 +268,9 @@ class Delete(Operation):
     def describe(self) -> str:
         """`delete users by isActive`; the values of the filter are not shown."""
         names = ", ".join(self.filter)
-        return f"delete {self.collection} by {names}" if names else f"delete all {self.collection}"
+        return one_line(
+            f"delete {self.collection} by {names}" if names else f"delete all {self.collection}"
+        )
 
     def apply(self, target: Target) -> Outcome:
         """One command for few documents, ranges of `_id` for many."""
@@ -298,7 +303,7 @@ class AddField(Operation):
 
     def describe(self) -> str:
         """`add field users.phone`."""
-        return f"add field {self.collection}.{self.field}"
+        return one_line(f"add field {self.collection}.{self.field}")
 
     def apply(self, target: Target) -> Outcome:
         """Over the documents without the field; in ranges of `_id` where they are many."""
@@ -326,7 +331,7 @@ class RemoveField(Operation):
 
     def describe(self) -> str:
         """`remove field users.phone`."""
-        return f"remove field {self.collection}.{self.field}"
+        return one_line(f"remove field {self.collection}.{self.field}")
 
     def apply(self, target: Target) -> Outcome:
         """Over the documents with the field; in ranges of `_id` where they are many."""
@@ -376,7 +381,7 @@ class RenameField(Operation):
 
     def describe(self) -> str:
         """`rename field users.phone to mobile`."""
-        return f"rename field {self.collection}.{self.field} to {self.to}"
+        return one_line(f"rename field {self.collection}.{self.field} to {self.to}")
 
     def reverse(self) -> Operation | None:
         """The way back, except where values were overwritten."""

@@ -10,6 +10,7 @@ from mongover.operations.base import (
     Document,
     mongo_options,
     nearest,
+    one_line,
     plain,
     snake,
     spellings,
@@ -118,7 +119,7 @@ class Index:
     def describe(self, collection: str) -> str:
         """`index users.email unique`."""
         marks = [kind for kind in self._kinds() if kind]
-        return " ".join([f"index {collection}.{'+'.join(self.paths)}", *marks])
+        return one_line(" ".join([f"index {collection}.{'+'.join(self.paths)}", *marks]))
 
     def _kinds(self) -> Iterable[str]:
         yield from dict.fromkeys(kind for _, kind in self.keys if isinstance(kind, str))

@@ -15,6 +15,7 @@ from mongover.operations.base import (
     call,
     check_name,
     ddl,
+    one_line,
     plain,
     source,
 )
@@ -118,7 +119,7 @@ class CreateIndexes(Operation):
         """`12 indexes on calls`."""
         if len(self.indexes) == 1:
             return self.indexes[0].describe(self.collection)
-        return f"{len(self.indexes)} indexes on {self.collection}"
+        return one_line(f"{len(self.indexes)} indexes on {self.collection}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """Indexes with options as `op.index(...)`, the others as their keys."""
@@ -165,7 +166,7 @@ class DropIndex(Operation):
 
     def describe(self) -> str:
         """`drop index users.email_1`."""
-        return f"drop index {self.collection}.{reference_text(self.index)}"
+        return one_line(f"drop index {self.collection}.{reference_text(self.index)}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """Collection and index."""
@@ -205,7 +206,7 @@ class HideIndex(Operation):
 
     def describe(self) -> str:
         """`hide index users.email_1`."""
-        return f"hide index {self.collection}.{reference_text(self.index)}"
+        return one_line(f"hide index {self.collection}.{reference_text(self.index)}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """Collection and index."""
@@ -246,7 +247,7 @@ class UnhideIndex(Operation):
 
     def describe(self) -> str:
         """`unhide index users.email_1`."""
-        return f"unhide index {self.collection}.{reference_text(self.index)}"
+        return one_line(f"unhide index {self.collection}.{reference_text(self.index)}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """Collection and index."""
@@ -294,7 +295,7 @@ class ReplaceIndex(Operation):
 
     def describe(self) -> str:
         """`replace index users.email unique`."""
-        return f"replace {self.index.describe(self.collection)}"
+        return one_line(f"replace {self.index.describe(self.collection)}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """Keys, the old one and options as a person would write them."""

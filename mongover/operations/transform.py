@@ -21,6 +21,7 @@ from mongover.operations.base import (
     Ticket,
     check_choice,
     check_name,
+    one_line,
     plain,
 )
 from mongover.operations.batches import Course, walk_spans
@@ -120,7 +121,7 @@ class Transform(Operation):
 
     def describe(self) -> str:
         """`transform users by split_name`."""
-        return f"transform {self.collection} by {self.name}"
+        return one_line(f"transform {self.collection} by {self.name}")
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """The function, models and executor are rendered by their names."""

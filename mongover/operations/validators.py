@@ -15,6 +15,7 @@ from mongover.operations.base import (
     check_name,
     ddl,
     nearest,
+    one_line,
     stored_collection,
 )
 from mongover.operations.collections import missing
@@ -82,7 +83,7 @@ class SetValidator(Operation):
 
     def describe(self) -> str:
         """`validator on users`."""
-        return f"validator on {self.collection}"
+        return one_line(f"validator on {self.collection}")
 
     def refused(self, target: Target) -> str:
         """The server refuses collMod."""
@@ -159,7 +160,7 @@ class DropValidator(Operation):
 
     def describe(self) -> str:
         """`drop validator on users`."""
-        return f"drop validator on {self.collection}"
+        return one_line(f"drop validator on {self.collection}")
 
     def refused(self, target: Target) -> str:
         """The server refuses collMod."""
