@@ -298,7 +298,6 @@ def upgrade(op):
 def test_a_dask_cluster_carries_the_workers(
     tmp_path: Path, replica_set: Server, replica_db: Db
 ) -> None:
-    distributed = pytest.importorskip("distributed")
     fill(replica_db, 2000)
     body = """
 from distributed import Client, LocalCluster
@@ -314,7 +313,6 @@ def upgrade(op):
         with Client(cluster) as client:
             op.transform("a", count_up, workers=2, executor=client.get_executor())
 """
-    assert distributed is not None
     folder = project(tmp_path, replica_set, replica_db, body)
     with start_cli("upgrade", cwd=folder) as process:
         _, said = process.communicate(timeout=120)
