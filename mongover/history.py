@@ -179,8 +179,7 @@ def _absent(change: Change) -> list[None]:
 
 def _fields(change: Change) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        name: "$$NOW" if value is NOW else _literal(value)
-        for name, value in change.values.items()
+        name: "$$NOW" if value is NOW else _literal(value) for name, value in change.values.items()
     }
     if not _absent(change):
         fields["_id"] = {"$cond": [{"$eq": [{"$type": "$v"}, "missing"]}, "", "$_id"]}
