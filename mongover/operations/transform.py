@@ -319,15 +319,6 @@ def run_task(task: Task) -> None:
     Raises:
         MongoverError: a document could not be transformed, or the lock was lost.
     """
-    try:
-        _walk(task)
-    except SystemExit:
-        # Told to end, by a terminated pool or because its parent is gone; the open transaction
-        # was given up on the way here. The pool's own loop would wait for more work for ever.
-        os._exit(1)
-
-
-def _walk(task: Task) -> None:
     ticket = task.ticket
     assert ticket.door is not None  # noqa: S101 - workers are refused without one
     old = task.model_from and task.model_from.resolve(ticket)
@@ -383,20 +374,19 @@ def _follow_parent() -> None:
     """Make a worker process end with its parent, and with nothing else.
 
     A Ctrl-C of the terminal reaches the whole group, but the parent alone decides what it means.
+    The end is that of a kill: an exception out of a signal handler could leave a lock of the driver
+    taken, and hang for ever. The takeover ends the session of the transaction that stays open.
     """
     from multiprocessing import parent_process  # noqa: PLC0415 - needed only in a worker
-
-    def leave(*_: object) -> None:
-        raise SystemExit(1)
 
     def watch() -> None:
         parent = parent_process()
         if parent is not None:
             parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=watch, daemon=True).start()
 
 
