@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
@@ -19,11 +20,12 @@ def main() -> NoReturn:
     from mongover.cli.app import run  # noqa: PLC0415 - a broken import is then inside main
     from mongover.cli.signals import install_end  # noqa: PLC0415 - the same
 
-    install_end()
+    ending = install_end()
     try:
         code = run(sys.argv[1:])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    ending.heeded(math.inf)
     os._exit(flush([sys.stdout, sys.stderr], code))
 
 

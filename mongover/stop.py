@@ -30,6 +30,7 @@ class Stop:
         self._thread: int | None = None
         self._safe: Callable[[], bool] | None = None
         self._deferred: Callable[[], None] | None = None
+        self._telling = False
         self._thrown = -_BREATH
 
     @property
@@ -41,16 +42,16 @@ class Stop:
         """Ask the run to end. In the thread that runs a revision's code this may raise StopNow.
 
         Then not again for a moment: what is being unwound (the driver gives a connection back, a
-        lock is released) must not be cut short by the next signal of an impatient hand.
+        lock is released) must not be cut short by the next signal of an impatient hand. Nor does a
+        second signal break off the telling of the first, into which its handler comes.
         """
         self.requests += 1
-        if self._safe is None:
-            return
-        if self._thread == threading.get_ident() and self._may_end():
-            self._throw()
+        if self._safe is None or self._telling:
             return
         if self.requests == 1 and not self._safe() and self._deferred is not None:
-            self._deferred()
+            self._tell(self._deferred)
+        if self._thread == threading.get_ident() and self._may_end():
+            self._throw()
 
     def check(self) -> None:
         """End the revision's code if that was asked for and may be done now.
@@ -60,6 +61,13 @@ class Stop:
         """
         if self.requested and self._may_end():
             raise StopNow
+
+    def _tell(self, deferred: Callable[[], None]) -> None:
+        self._telling = True
+        try:
+            deferred()
+        finally:
+            self._telling = False
 
     def _throw(self) -> None:
         now = time.monotonic()

@@ -16,6 +16,7 @@ from mongover.__main__ import flush, main
 from mongover.cli.app import COMMANDS, LazyGroup, cli, run
 from mongover.cli.settings import Settings
 from mongover.cli.shape import Command, open_migrator, relative_last
+from mongover.cli.signals import Ending
 from mongover.errors import ConfigError, Edited, Unreachable
 from tests.cli_fakes import document, fake, invoke, record, status
 from tests.servers import ROOT, run_cli
@@ -343,7 +344,7 @@ def test_main_flushes_and_leaves_with_the_exit_code_without_waiting_for_threads(
 ):
     ends: list[int] = []
     monkeypatch.setattr(os, "_exit", ends.append)
-    monkeypatch.setattr("mongover.cli.signals.install_end", lambda: None)
+    monkeypatch.setattr("mongover.cli.signals.install_end", Ending)
     for outcome in (4, SystemExit(143), SystemExit(None), SystemExit("words")):
         monkeypatch.setattr("mongover.cli.app.run", _returning(outcome))
         main()

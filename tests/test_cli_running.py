@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,9 @@ from mongover.migrator import RunResult
 from mongover.plan import Plan, Step
 from mongover.stop import Stop
 from tests.cli_fakes import DOWN, UP, document, fake, invoke, revision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DONE = RunResult(
     UP,
@@ -262,18 +265,47 @@ def test_an_interruption_without_a_signal_keeps_its_exit_code():
     assert caught.value.exit_code == 130
 
 
-def test_outside_a_run_sigterm_unwinds_the_process():
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The handlers of signals are put back afterwards."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_outside_a_run_a_signal_unwinds_the_process_once(
+    number: int, error: type[BaseException]
+) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        install_end()
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        with pytest.raises(SystemExit) as end:
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert end.value.code == 143
-    finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGHUP, before[1])
+    install_end()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    with pytest.raises(error) as end:
+        os.kill(os.getpid(), number)
+    assert number == signal.SIGINT or end.value.args == (143,)
+    for _ in range(20):  # the report of the first one is being written
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_signal_after_one_that_ended_a_run_does_not_cut_short_its_report() -> None:
+    install_end()
+
+    def stopped() -> None:
+        with stopping(Stop(), lambda: Stage.RUNNING):
+            os.kill(os.getpid(), signal.SIGINT)
+            raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        stopped()
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_ctrl_c_in_the_wait_for_the_server_is_130_and_says_that_nothing_ran():

@@ -21,6 +21,18 @@ def test_many_requests_do_not_cut_short_what_is_being_unwound() -> None:
             stop.request()
 
 
+def test_a_second_request_does_not_break_off_the_telling_of_the_first() -> None:
+    stop, told = Stop(), []
+
+    def tell() -> None:
+        stop.request()  # as a second signal's handler does, which comes in between
+        told.append("finishing")
+
+    with stop.user_code(safe=lambda: False, deferred=tell), pytest.raises(StopNow):
+        stop.request()
+    assert told == ["finishing"]
+
+
 def test_code_that_hides_a_stop_is_stopped_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "_BREATH", 0.0)
     stop = Stop()

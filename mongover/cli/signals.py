@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from mongover.errors import Interrupted
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mongover.stop import Stop
 
 _SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+_ECHO: Final = 1.0
 
 
 class Stage(Enum):
@@ -75,6 +77,8 @@ def stopping(stop: Stop, stage: Callable[[], Stage]) -> Iterator[None]:
         raise _as(caught, early) from error
     finally:
         for signum, handler in before.items():
+            if caught and isinstance(handler, Ending):
+                handler.heeded()
             signal.signal(signum, handler)
 
 
@@ -93,15 +97,33 @@ def _install(handler: Any) -> dict[int, Any]:
     return {number: signal.signal(number, handler) for number in heeded}
 
 
-def end_process(signum: int, frame: Any) -> NoReturn:
-    """Outside a run: leave by unwinding, so that an embedded server is stopped."""
-    del frame
-    raise SystemExit(128 + signum)
+class Ending:
+    """Outside a run: the first signal leaves by unwinding, so that an embedded server is stopped.
+
+    Those that come right after it, or after one that ended a run, are the same impatient hand: they
+    must not cut short the report and the cleaning up.
+    """
+
+    def __init__(self) -> None:
+        self._deaf_until = 0.0
+
+    def heeded(self, seconds: float = _ECHO) -> None:
+        """A signal was obeyed just now: those of the next moments are its echo."""
+        self._deaf_until = time.monotonic() + seconds
+
+    def __call__(self, signum: int, frame: Any) -> None:
+        """The handler."""
+        del frame
+        if time.monotonic() < self._deaf_until:
+            return
+        self.heeded()
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signum)
 
 
-def install_end() -> None:
-    """Let SIGTERM and SIGHUP unwind the process instead of cutting it off."""
-    for name in _SIGNALS[1:]:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end_process)
+def install_end() -> Ending:
+    """Let every signal unwind the process instead of cutting it off."""
+    ending = Ending()
+    _install(ending)
+    return ending
