@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from dataclasses import replace
@@ -281,7 +280,8 @@ def test_the_downgrade_that_a_signal_ended_is_finished_by_the_next(
 def test_a_flood_of_signals_leaves_a_record_and_a_free_lock(any_server: Server, make: Make) -> None:
     project, gate = make(any_server, INSERT)
     # Coverage takes a lock of its own in the middle of any code, which a handler would wait for.
-    unmeasured = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    found = project.environ or {}
+    unmeasured = {name: value for name, value in found.items() if not name.startswith("COV")}
     with started(replace(project, environ=unmeasured), "upgrade") as process:
         gate.reached(process)
         _flood(process)
