@@ -12,12 +12,15 @@ from urllib.parse import quote
 
 import click
 import pytest
+from pymongo import MongoClient
 
 from mongover import errors
 from mongover.cli.app import COMMANDS, cli
 from mongover.config import Setting, load_config, settings
 from mongover.doctor import _NEEDED
+from mongover.errors import OperationFailed
 from mongover.operations import Operations
+from mongover.operations.pace import replication_lag
 from tests.operations_support import Desk
 from tests.pages import ROOT, Block, PageFolder, alike, blocks_of, commands_of, needs_op, run_page
 
@@ -286,11 +289,17 @@ def replica_project(
         yield Project(replica_set.url, replica_db, tools)
 
 
-def _role_command(database: str) -> dict[str, Any]:
-    """The command of privileges.md, for another database."""
+def _role_command(role: str) -> dict[str, Any]:
+    """The command of privileges.md that creates a role."""
     page = _blocks(DOCS / "privileges.md")
-    script = next(block.text for block in page if "createRole" in block.text)
+    script = next(block.text for block in page if f'"createRole": "{role}"' in block.text)
     command: dict[str, Any] = json.loads(script[script.index("{") : script.rindex("}") + 1])
+    return command
+
+
+def _role_for(database: str) -> dict[str, Any]:
+    """The command for the role of a run, for another database."""
+    command = _role_command("mongover")
     for privilege in command["privileges"]:
         privilege["resource"]["db"] = database
     return command
@@ -302,7 +311,7 @@ def test_the_role_of_the_page_is_enough_for_the_sample_project_and_holds_what_do
     tmp_path: Path,
 ) -> None:
     database = open_database(auth_server)
-    command = _role_command(database.name)
+    command = _role_for(database.name)
     assert set(command["privileges"][0]["actions"]) >= _NEEDED
     role, user, password = command["createRole"], "mongover", "p@ss/w:rd"
     database.command(command)
@@ -317,6 +326,28 @@ def test_the_role_of_the_page_is_enough_for_the_sample_project_and_holds_what_do
         assert "p@ss" not in project.run("doctor", "--json")
     database.command({"dropUser": user})
     database.command({"dropRole": role})
+
+
+def test_max_lag_needs_the_second_role_of_the_page_and_no_more(
+    auth_server: Server, open_database: Callable[..., Database[dict[str, Any]]]
+) -> None:
+    database = open_database(auth_server)
+    first, second = _role_for(database.name), _role_command("mongoverLag")
+    second["createRole"] = f"lag_{database.name}"
+    roles = [first["createRole"]]
+    database.command(first)
+    database.client["admin"].command(second)
+    database.command({"createUser": "mongover", "pwd": "p", "roles": roles})
+    with MongoClient(auth_server.as_user("mongover", "p", database.name)) as client:
+        with pytest.raises(OperationFailed, match="max_lag cannot be kept") as caught:
+            replication_lag(client[database.name])
+        assert "clusterMonitor" in caught.value.hint
+        granted = {"role": second["createRole"], "db": "admin"}
+        database.command({"grantRolesToUser": "mongover", "roles": [granted]})
+        assert replication_lag(client[database.name]) == 0
+    database.command({"dropUser": "mongover"})
+    database.command({"dropRole": roles[0]})
+    database.client["admin"].command({"dropRole": second["createRole"]})
 
 
 def test_no_default_is_hidden_from_the_table() -> None:
