@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mongover.errors import UsageError
-from mongover.operations.backup import backup_name
+from mongover.operations.backup import backups_of
 from mongover.operations.ranges import size_of
 
 
@@ -33,7 +33,7 @@ class BackupInfo:
 
 def list_backups(db: Any, history: str) -> tuple[BackupInfo, ...]:
     """All backups beside a history, by name."""
-    prefix = backup_name(history, "", "").removesuffix("_")
+    prefix = backups_of(history)
     found = db.list_collections(filter={"type": "collection"}, nameOnly=True)
     names = sorted(row["name"] for row in found if row["name"].startswith(prefix))
     return tuple(_info(db, name, name.removeprefix(prefix)) for name in names)

@@ -32,7 +32,7 @@ from mongover.script import load_script, where_in
 from mongover.stop import StopNow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -83,7 +83,7 @@ class Surroundings:
     transactions: bool  # whether the server has them
     strict: bool
     max_time_ms: int
-    protected: frozenset[str]  # the history's own collections
+    protected: Container[str]  # the collections that are mongover's own
     workplace: Workplace | None = None  # where long operations keep their checkpoints
 
 

@@ -265,7 +265,7 @@ class Turn:
             transactions=transactions,
             strict=self.config.strict,
             max_time_ms=int(self.config.ddl_max_time * 1_000),
-            protected=frozenset(_own_collections(self.config)),
+            protected=own_collections(self.config),
             workplace=_workplace(self.config, self.store),
         )
 
@@ -288,9 +288,24 @@ def _several(blocked: Sequence[Record]) -> Blocked:
     )
 
 
-def _own_collections(config: Config) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class OwnCollections:
+    """The collections that no operation may name: some by name, the backups by how they begin."""
+
+    names: frozenset[str]
+    backups: str
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names or (isinstance(name, str) and name.startswith(self.backups))
+
+
+def own_collections(config: Config) -> OwnCollections:
+    """Those of a history: it, its lock, and all that stands beside it."""
+    from mongover.operations.backup import backups_of  # noqa: PLC0415 - needed only to run
+
     name = config.collection
-    return (name, config.lock_collection, f"{name}_checkpoints", f"{name}_rejects")
+    names = {name, config.lock_collection, f"{name}_checkpoints", f"{name}_rejects"}
+    return OwnCollections(frozenset(names), backups_of(name))
 
 
 def _workplace(config: Config, store: Store) -> Workplace | None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mongover.cli.app import run
+from mongover.config import Config
 from mongover.errors import OperationFailed, UsageError
 from mongover.migrator import Migrator
+from mongover.turn import own_collections
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,6 +151,57 @@ def test_backups_are_listed_used_by_the_downgrade_and_dropped(
         assert migrator.drop_backup("_migrations_backup_0001_a").documents == 6
         assert migrator.backups() == ()
     assert "a" in any_db.list_collection_names()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        'drop_collection("BACKUP")',
+        'rename_collection("BACKUP", "b")',
+        'rename_collection("a", "BACKUP_2")',
+        'delete("BACKUP", {})',
+        'update("BACKUP", {}, {"$unset": {"kept": 1}})',
+        'insert("BACKUP", [{"_id": 1}])',
+        'remove_field("BACKUP", "kept")',
+        'transform("BACKUP", lambda document: op.DELETE)',
+        'copy("a", "BACKUP")',
+        'backup("BACKUP")',
+        'create_index("BACKUP", "kept")',
+    ],
+)
+def test_no_operation_but_backup_and_restore_may_name_a_backup(
+    folder: Path, any_db: Db, act: str
+) -> None:
+    backup = "_migrations_backup_0001_a"
+    second = f"""revision = "0002"
+down_revision = "0001"
+
+
+def upgrade(op):
+    op.{act.replace("BACKUP", backup)}
+"""
+    with Migrator.from_config(folder / "alembic-style.ini") as migrator:
+        migrator.upgrade()
+        (folder / "versions" / "0002_harm.py").write_text(second)
+        with pytest.raises(OperationFailed, match="a backup beside it") as caught:
+            migrator.upgrade()
+        assert "mongover backups" in caught.value.hint
+        assert [(one.name, one.documents) for one in migrator.backups()] == [(backup, 6)]
+
+
+def test_only_what_begins_like_a_backup_of_this_history_is_protected() -> None:
+    own = own_collections(Config(collection="_m"))
+    for name in (
+        "_m",
+        "_m_lock",
+        "_m_checkpoints",
+        "_m_rejects",
+        "_m_backup_0001_users",
+        "_m_backup_",
+    ):
+        assert name in own
+    for name in ("_m_backup", "x_m_backup_1", "_migrations_backup_0001_users", "_m2", "backup", ""):
+        assert name not in own
 
 
 def test_the_commands_say_so_when_there_is_nothing(

@@ -26,7 +26,12 @@ ON_EXISTING: Final = ("keep", "overwrite")
 
 def backup_name(history: str, revision: str, collection: str) -> str:
     """The collection that holds a revision's backup of another."""
-    return f"{history}_backup_{revision}_{collection}"
+    return f"{backups_of(history)}{revision}_{collection}"
+
+
+def backups_of(history: str) -> str:
+    """What the names of all backups beside a history begin with, and no other's."""
+    return f"{history}_backup_"
 
 
 def _name_for(operation: Operation, target: Target, collection: str) -> str:

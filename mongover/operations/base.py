@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 from mongover.errors import OperationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from pymongo.database import Database
@@ -155,7 +155,7 @@ class Target:
         strict: Whether a failing creation of a collection or index stops the revision.
         max_time_ms: How long one short DDL command may wait for its lock.
         attempts: How often such a command is sent before it is given up.
-        protected: Collections that no operation may name (the history's own).
+        protected: Collections that no operation may name (mongover's own).
         outside: Runs a read outside the bound session.
         created: The collections created in this transaction so far; the operations add to it.
     """
@@ -167,7 +167,7 @@ class Target:
     strict: bool = True
     max_time_ms: int = 2_000
     attempts: int = 12
-    protected: frozenset[str] = frozenset()
+    protected: Container[str] = frozenset()
     outside: Outside = fresh_context
     created: set[str] = field(default_factory=set)
 

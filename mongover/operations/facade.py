@@ -469,8 +469,10 @@ class Operations:
         for name in operation.collections:
             if name in target.protected:
                 raise OperationFailed(
-                    f"{name} holds the history of the migrations: no operation may change it",
-                    hint="`mongover stamp`, `resolve` and `repair` change the history",
+                    f"{name} holds the history of the migrations or a backup beside it: "
+                    "no operation may change it",
+                    hint="`mongover stamp`, `resolve` and `repair` change the history; "
+                    "`op.restore_backup` uses a backup, `mongover backups --drop` ends it",
                 )
         if target.transaction:
             with _translated(operation, target):
