@@ -124,14 +124,18 @@ def _transformed(db: Any, operation: Transform, sample: int) -> Iterator[Differe
             yield Difference(item.key, {}, error=item.error.message)
         elif item.delete:
             yield Difference(item.key, {}, deleted=True)
-        elif item.change is not None:
-            yield Difference(item.key, _changes(before, item.change.set, item.change.unset))
-        elif item.after is not None:
-            yield Difference(item.key, _compared(before, step.decoded(item.after)))
+        elif (change := step.change(item)) is not None:
+            yield Difference(item.key, _changes(before, change.set, change.unset))
         elif item.update is not None:
-            yield Difference(item.key, {"update": (None, item.update)})
+            yield Difference(item.key, {"update": (None, _readable(step, item.update))})
         else:
             yield Difference(item.key, {})
+
+
+def _readable(step: Transforming, update: Any) -> Any:
+    if isinstance(update, list):
+        return [step.decoded(stage) for stage in update]
+    return step.decoded(update)
 
 
 def _piped(db: Any, operation: Update, sample: int) -> Iterator[Difference]:

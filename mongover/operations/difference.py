@@ -103,19 +103,22 @@ def same(before: Any, after: Any) -> bool:
     if kind is not type(after):
         return False
     if kind is dict:
-        return _same_documents(before, after)
+        # In the same order, too. The names first: they differ soonest, and without a call.
+        return list(before) == list(after) and _all_same(before.values(), after.values())
     if kind is list:
-        return len(before) == len(after) and all(map(same, before, after))
+        return len(before) == len(after) and _all_same(before, after)
     if kind is float:
         return repr(before) == repr(after)  # zero has two signs, and no NaN equals another
     return bool(before == after)
 
 
-def _same_documents(before: Document, after: Document) -> bool:
-    if len(before) != len(after):
-        return False
-    for (old, was), (new, value) in zip(before.items(), after.items(), strict=True):
-        if old != new or (was is not value and not same(was, value)):
+def _all_same(before: Iterable[Any], after: Iterable[Any]) -> bool:
+    for old, new in zip(before, after, strict=True):
+        kind = type(old)
+        if kind is type(new) and kind in _ATOMS:
+            if old != new:
+                return False
+        elif not same(old, new):
             return False
     return True
 
@@ -180,7 +183,7 @@ def _at(value: Any, path: str, missing: object | None) -> Any:
 
 def check_result(result: Any, name: str) -> Any:
     """What a function returned, or OperationFailed when it is nothing that can be written."""
-    if result is None or result is DELETE:
+    if result is None or result is DELETE or _is_document(result):
         return result
     if isinstance(result, dict):
         signs = {key[:1] == "$" if type(key) is str else None for key in result}
@@ -196,6 +199,16 @@ def check_result(result: Any, name: str) -> Any:
         f"{name} returned a {type(result).__name__}",
         hint="return a document, an update, a pipeline, None (unchanged) or op.DELETE",
     )
+
+
+def _is_document(result: Any) -> bool:
+    """Whether it is plainly a new document, as most results are."""
+    if type(result) is not dict:
+        return False
+    for name in result:
+        if type(name) is not str or name[:1] == "$":
+            return False
+    return bool(result)
 
 
 def _odd(result: Mapping[Any, Any]) -> str:

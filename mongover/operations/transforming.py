@@ -22,6 +22,7 @@ from mongover.operations.difference import (
     applied,
     check_result,
     difference,
+    difference_or_all,
     is_operators,
     plain_fields,
     same,
@@ -29,6 +30,7 @@ from mongover.operations.difference import (
     untyped,
 )
 from mongover.operations.duplicates import shown
+from mongover.operations.guards import Item, Reject, alone, guarded, made, parts, together
 from mongover.operations.ranges import BY_ID, between, both, exact
 
 if TYPE_CHECKING:
@@ -49,9 +51,8 @@ _CHUNK: Final = 1_000
 _SENDERS: Final = 2
 _SKIPPED_KEPT: Final = 1_000
 _COLLECTED_KEPT: Final = 100_000
-_OVERHEAD: Final = 200
 _LARGEST: Final = 16 * 1024 * 1024
-_LARGE: Final = 1024 * 1024  # a document beyond it is not sent back whole to be compared
+_TOO_MUCH: Final = frozenset({15, 10334})  # nested too deeply, or too large, for one command
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +68,6 @@ class Spec:
     model_from: Any = None
     model_to: Any = None
     keep: bool = True
-
-
-@dataclass(slots=True)
-class Item:
-    """One document: as it was read, and what shall become of it."""
-
-    key: Any
-    raw: Any  # a RawBSONDocument
-    update: Any = None  # what the command's `u` is in a transaction; None: nothing to write
-    delete: bool = False
-    after: Any = None  # the whole new document, where it is known
-    change: Fields | None = None
-    error: Reject | None = None
-
-    @property
-    def writes(self) -> bool:
-        """Whether anything is to be sent for it."""
-        return self.delete or self.update is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """Why a document was kept aside; no values of documents."""
-
-    kind: str
-    code: int | None
-    message: str
-
-    def to_document(self) -> Document:
-        """As it is stored."""
-        return {"type": self.kind, "code": self.code, "message": self.message}
 
 
 @dataclass(slots=True)
@@ -118,7 +88,8 @@ class Transforming:
         *,
         bound: bool = False,
     ) -> None:
-        from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
+        import bson  # noqa: PLC0415 - costs 50 ms
+        from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
 
         self._db = db
         self._spec = spec
@@ -131,6 +102,9 @@ class Transforming:
         )
         zone = db.codec_options.tz_aware
         self._options = exact(db.codec_options).with_options(tz_aware=zone)
+        self._decode = bson.decode
+        self._encode = bson.encode
+        self._new_raw = RawBSONDocument
         self._snapshot = bound
         self._bad: dict[bytes, Reject] = {}
         self._kept = -1
@@ -201,9 +175,7 @@ class Transforming:
         Raises:
             OperationFailed: it failed, and the policy is to stop.
         """
-        import bson  # noqa: PLC0415 - costs 50 ms
-
-        document = bson.decode(raw.raw, self._options)
+        document = self._decode(raw.raw, self._options)
         item = Item(document["_id"], raw)
         known = self._bad.get(_key(item.key)) if self._bad else None
         if known is not None:
@@ -215,38 +187,44 @@ class Transforming:
             if self._spec.on_error == "stop":
                 raise self._stopped(item.key, error) from error
             item.error = rejected(error, self._function)
-            item.update, item.delete = None, False
+            item.update = item.literal = None
+            item.delete = False
         return item
 
     def decoded(self, raw: Any) -> Document:
         """A raw document, or one as it is, as the function is given it."""
-        import bson  # noqa: PLC0415 - costs 50 ms
+        return self._decode(raw.raw, self._options) if hasattr(raw, "raw") else raw
 
-        return bson.decode(raw.raw, self._options) if hasattr(raw, "raw") else raw
+    def change(self, item: Item) -> Fields | None:
+        """What becomes of the item's document; None where only the server can tell."""
+        if item.literal is not None:
+            before = self._decode(item.raw.raw, self._options)
+            return difference_or_all(before, made(item, before, self._options))
+        if not item.visible:
+            return None
+        update = self._decode(item.update.raw, self._options)
+        return Fields(update.get("$set", {}), update.get("$unset", {}))
 
     def _decide(self, item: Item, document: Document) -> None:
-        import bson  # noqa: PLC0415 - costs 50 ms
-
         result = self._call(item, document)
         if result is None:
             return
         if result is DELETE:
             item.delete = True
-        elif isinstance(result, list) or is_operators(result):
-            bson.encode({"u": result})  # what cannot be stored is this document's error
+        elif isinstance(result, list):
+            item.update = [self._encoded(stage) for stage in result]
+        elif is_operators(result):
             plain = None if self._snapshot or self._spec.fields else plain_fields(result)
             if plain is None:
-                item.update = result
+                item.update = self._encoded(result)
             else:
                 # Its effect can be known here, and so written like any other difference.
-                before = bson.decode(item.raw.raw, self._options)
+                before = self._decode(item.raw.raw, self._options)
                 self._compare(item, applied(before, plain))
         else:
             self._compare(item, result)
 
     def _call(self, item: Item, document: Document) -> Any:
-        import bson  # noqa: PLC0415 - costs 50 ms
-
         spec, given = self._spec, document
         old = None
         if spec.model_from is not None:
@@ -258,36 +236,69 @@ class Transforming:
                     f"{spec.name} returned a {type(result).__name__}, not a "
                     f"{spec.model_to.__name__}"
                 )
-            original = bson.decode(item.raw.raw, self._options)
+            original = self._decode(item.raw.raw, self._options)
             result = untyped(original, old, result, keep=spec.keep)
         return check_result(result, spec.name)
 
     def _compare(self, item: Item, result: Document) -> None:
         """Take the difference to the document as it was read: the function may have changed it."""
-        import bson  # noqa: PLC0415 - costs 50 ms
-
-        before = bson.decode(item.raw.raw, self._options)
-        after = {"_id": before["_id"], **result}
-        if not same(after["_id"], before["_id"]):
+        before = self._decode(item.raw.raw, self._options)
+        key = before["_id"]
+        if "_id" not in result:
+            result = {"_id": key, **result}
+        elif not same(result["_id"], key):
             raise OperationFailed(
                 f"{self._spec.name} returned another _id than it was given",
                 hint="insert the new document by op.db and return op.DELETE for the old one",
             )
         try:
-            change = difference(before, after)
+            change = difference(before, result)
         except NeedsReplacement:
-            if self._spec.fields:
-                raise OperationFailed(
-                    f"{self._spec.name} changed a field whose name has a dot or begins with $",
-                    hint="leave `projection` out, so that whole documents can be replaced",
-                ) from None
-            item.update = item.after = _encoded(after)
+            self._replace(item, {"_id": key, **result})
             return
-        if change:
-            # What cannot be stored fails here, with its own document.
-            item.update = _encoded(change.operators())
-            item.change = change
-            item.after = None if self._spec.fields or self._snapshot else after
+        if not change:
+            return
+        if self._snapshot or self._spec.fields:
+            item.update, item.visible = self._encoded(change.operators()), True
+        else:
+            self._name(item, change, result)
+
+    def _replace(self, item: Item, after: Document) -> None:
+        if self._spec.fields:
+            raise OperationFailed(
+                f"{self._spec.name} changed a field whose name has a dot or begins with $",
+                hint="leave `projection` out, so that whole documents can be replaced",
+            )
+        if self._snapshot:
+            item.update = self._encoded(after)
+        else:
+            item.literal, item.whole = self._encoded({"$literal": after}), True
+
+    def _name(self, item: Item, change: Fields, after: Document) -> None:
+        """Name the fields at the top that change, with their new values."""
+        if len(change.set) == 1 and not change.unset:
+            ((item.field, value),) = change.set.items()
+            if item.field in after:  # and no path into it
+                item.literal = self._encoded({"$literal": value})
+                return
+            item.field = ""
+        names = dict.fromkeys(path.partition(".")[0] for path in (*change.set, *change.unset))
+        kept = [name for name in names if name in after]
+        if len(names) == len(kept) == 1:
+            item.field = kept[0]
+            item.literal = self._encoded({"$literal": after[kept[0]]})
+        else:
+            item.literal = self._encoded({"$literal": {name: after[name] for name in kept}})
+            item.gone = tuple(name for name in names if name not in after)
+
+    def _encoded(self, document: Document) -> Any:
+        """The document in BSON, once: what cannot be stored fails here, with its own document."""
+        data = self._encode(document)
+        if len(data) > _LARGEST:
+            from pymongo.errors import DocumentTooLarge  # noqa: PLC0415 - heavy, seldom needed
+
+            raise DocumentTooLarge("it would be larger than 16 MB")
+        return self._new_raw(data)
 
     def _stopped(self, key: Any, error: Exception) -> MongoverError:
         why = error.message if isinstance(error, MongoverError) else type(error).__name__
@@ -306,7 +317,7 @@ class Transforming:
         self, items: Sequence[Item], session: ClientSession | None, size: int
     ) -> Counts:
         changed = deleted = 0
-        for part in _parts([item for item in items if item.writes]):
+        for part in parts(items):
             updates = [item for item in part if not item.delete]
             deletes = [item for item in part if item.delete]
             if updates:
@@ -357,7 +368,7 @@ class Transforming:
         """Write each document only if it is still as it was read; what may not have been."""
         counts = Counts()
         unsure: list[Item] = []
-        for part in _parts([item for item in items if item.writes]):
+        for part in parts(items):
             counts += self._write_part(part, unsure)
         return counts, unsure
 
@@ -365,7 +376,7 @@ class Transforming:
         """Compute anew what changed meanwhile, until all is written."""
         counts = Counts()
         for _ in range(_ROUNDS):
-            waiting = self._look_again(unsure)
+            waiting, _ = self._look_again(unsure)
             if not waiting:
                 return counts
             more, unsure = self._send_parts(waiting)
@@ -377,19 +388,45 @@ class Transforming:
         )
 
     def _write_part(self, part: Sequence[Item], unsure: list[Item]) -> Counts:
-        counts = Counts()
-        for group, verb, many, witness in (
-            ([i for i in part if _is_whole(i)], "update", "updates", "nModified"),
-            ([i for i in part if not _is_whole(i) and not i.delete], "update", "updates", "n"),
-            ([i for i in part if i.delete], "delete", "deletes", "n"),
-        ):
-            # What an operator does cannot be seen afterwards, so each of them goes alone.
-            for some in _alone(group):
-                statements = [_guarded(item, self._spec) for item in some]
-                command = {verb: self._spec.collection, many: statements, "ordered": False}
-                reply = send(self._db, command, None)
-                counts += self._judge(some, reply, witness, unsure)
+        literal = [item for item in part if item.literal is not None]
+        counts = self._write_together(literal, unsure) if literal else Counts()
+        seen = [item for item in part if item.visible]
+        gone = [item for item in part if item.delete]
+        # What other operators do cannot be seen afterwards, so each of them goes by itself.
+        blind = [[i] for i in part if not (i.visible or i.delete or i.literal is not None)]
+        for some in (seen, gone, *blind):
+            if some:
+                statements = [guarded(item, self._spec.fields) for item in some]
+                reply = self._send(statements, delete=some[0].delete)
+                counts += self._judge(some, reply, "n", unsure)
         return counts
+
+    def _write_together(self, items: Sequence[Item], unsure: list[Item]) -> Counts:
+        """All in a statement or two; where the server refuses a document, each in its own."""
+        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+
+        try:
+            reply = self._send(together(items))
+        except OperationFailure as error:
+            if error.code not in _TOO_MUCH:
+                raise
+            reply = None
+        if reply is not None and not reply.get("writeErrors"):
+            return self._judge(items, reply, "nModified", unsure)
+        reply = self._send([alone(item) for item in items])
+        not_sure: list[Item] = []
+        counts = self._judge(items, reply, "nModified", not_sure)
+        if not not_sure:
+            return counts
+        # Some were written before the first refusal: how many, only a look can tell.
+        waiting, written = self._look_again(not_sure)
+        unsure += waiting
+        return Counts(changed=written)
+
+    def _send(self, statements: list[Document], *, delete: bool = False) -> Document:
+        verb, many = ("delete", "deletes") if delete else ("update", "updates")
+        command = {verb: self._spec.collection, many: statements, "ordered": False}
+        return send(self._db, command, None)
 
     def _judge(
         self, items: Sequence[Item], reply: Document, witness: str, unsure: list[Item]
@@ -405,36 +442,43 @@ class Transforming:
             unsure += sent
         return Counts(deleted=done) if items and items[0].delete else Counts(changed=done)
 
-    def _look_again(self, items: Sequence[Item]) -> list[Item]:
-        """Those that were not written because they were not as they were read, computed anew."""
-        import bson  # noqa: PLC0415 - costs 50 ms
+    def _look_again(self, items: Sequence[Item]) -> tuple[list[Item], int]:
+        """Those that were not written because they were not as they were read, computed anew.
 
+        Also how many were written after all.
+        """
         waiting: list[Item] = []
-        for some in _parts(items):
+        written = 0
+        for some in parts(items):
             query = both({"_id": {"$in": [item.key for item in some]}}, self._spec.filter)
             found = {}
             for raw in self._raw.find(query):  # whole: what was written may not have been read
-                found[_key(bson.decode(raw.raw, self._options)["_id"])] = raw
+                found[_key(self._decode(raw.raw, self._options)["_id"])] = raw
             # A document that is gone was deleted meanwhile, or is no longer what was asked for.
-            present = [item for item in some if _key(item.key) in found]
-            waiting += [item for item in present if self._renew(item, found[_key(item.key)])]
-        return waiting
+            for item in some:
+                raw = found.get(_key(item.key))
+                if raw is None:
+                    continue
+                if self._was_written(item, raw):
+                    written += 1
+                elif self._renew(item, raw):
+                    waiting.append(item)
+        return waiting, written
+
+    def _was_written(self, item: Item, raw: Any) -> bool:
+        current = self._decode(raw.raw, self._options)
+        if item.whole:
+            return same(current, made(item, current, self._options))
+        change = self.change(item)
+        return change is not None and shows(current, change)
 
     def _renew(self, item: Item, raw: Any) -> bool:
-        """Compute an item from the document as it is now; False when it had been written."""
-        import bson  # noqa: PLC0415 - costs 50 ms
-
-        current = bson.decode(raw.raw, self._options)
-        if item.change is not None and shows(current, item.change):
-            return False
-        if item.change is None and item.after is not None and raw.raw == item.after.raw:
-            return False
+        """Compute an item from the document as it is now; False when nothing is to be done."""
         if self._spec.fields:
+            current = self._decode(raw.raw, self._options)
             names = {"_id", *self._spec.fields}
-            raw = _encoded({name: value for name, value in current.items() if name in names})
-        fresh = self.item(raw)
-        item.raw, item.update, item.delete = raw, fresh.update, fresh.delete
-        item.after, item.change, item.error = fresh.after, fresh.change, fresh.error
+            raw = self._encoded({name: value for name, value in current.items() if name in names})
+        item.become(self.item(raw))
         return item.writes
 
     # -- what cannot be transformed -----------------------------------------------------------
@@ -505,89 +549,6 @@ def _encoded(document: Document) -> Any:
     if len(data) > _LARGEST:
         raise DocumentTooLarge("it would be larger than 16 MB")
     return RawBSONDocument(data)
-
-
-def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """The items in groups that fit one command each."""
-    part: list[Item] = []
-    size = 0
-    for item in items:
-        weight = len(item.raw.raw) + len(getattr(item.update, "raw", b"")) + _OVERHEAD
-        if part and size + weight > _BYTES:
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += weight
-    if part:
-        yield part
-
-
-def _is_whole(item: Item) -> bool:
-    return item.after is not None
-
-
-def _alone(items: list[Item]) -> Iterator[list[Item]]:
-    known = [item for item in items if item.delete or item.change is not None or _is_whole(item)]
-    if known:
-        yield known
-    for item in items:
-        if not (item.delete or item.change is not None or _is_whole(item)):
-            yield [item]
-
-
-def _guarded(item: Item, spec: Spec) -> Document:
-    """The statement that changes the document only if it is as it was read."""
-    if _is_whole(item):
-        return {"q": {"_id": item.key}, "u": [_conditional(item)]}
-    query = {"_id": item.key, "$expr": _unchanged(item, spec)}
-    if item.delete:
-        return {"q": query, "limit": 1, "hint": BY_ID}
-    return {"q": query, "u": item.update, "hint": BY_ID}
-
-
-def _conditional(item: Item) -> Document:
-    """The stage that changes the document, or leaves one that is not as it was read.
-
-    The query names `_id` alone, which the server finds in the quickest way it has.
-    """
-    same = _as_read(item.raw)
-    change = item.change
-    if change is None or change.unset or any("." in path for path in change.set):
-        return {"$replaceWith": {"$cond": [same, {"$literal": item.after}, "$$ROOT"]}}
-    if len(change.set) == 1:
-        ((name, value),) = change.set.items()
-        return {"$set": {name: {"$cond": [same, {"$literal": value}, f"${name}"]}}}
-    merged = {"$mergeObjects": ["$$ROOT", {"$literal": change.set}]}
-    return {"$replaceWith": {"$cond": [same, merged, "$$ROOT"]}}
-
-
-def _as_read(raw: Any) -> Document:
-    """The expression for a document that is what was read.
-
-    Of a large one only its size and its smaller fields are compared: with the whole of it the
-    command could be larger than the server takes.
-    """
-    if len(raw.raw) <= _LARGE:
-        return {"$eq": ["$$ROOT", {"$literal": raw}]}
-    conditions: list[Document] = [{"$eq": [{"$bsonSize": "$$ROOT"}, len(raw.raw)]}]
-    for name, value in raw.items():
-        if len(_key(value)) < _LARGE // 100:
-            field_now = {"$getField": {"$literal": name}}
-            conditions.append({"$eq": [field_now, {"$literal": value}]})
-    return {"$and": conditions}
-
-
-def _unchanged(item: Item, spec: Spec) -> Document:
-    if not spec.fields:
-        return _as_read(item.raw)
-    conditions: list[Document] = []
-    for name in spec.fields:
-        now = {"$getField": {"$literal": name}}
-        if name in item.raw:
-            conditions.append({"$eq": [now, {"$literal": item.raw[name]}]})
-        else:
-            conditions.append({"$eq": [{"$type": now}, "missing"]})
-    return {"$and": conditions}
 
 
 def refused(error: Document) -> Reject:
