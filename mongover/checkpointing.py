@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover import records
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mongover.operations import Operation
+    from mongover.operations.base import Place
     from mongover.records import Attempt, History, Record
     from mongover.revision import Revision
 
@@ -112,7 +113,15 @@ class LongWork:
         self._ticketed = self._clock()
         return ticket
 
-    def note(self, operation: Operation, done: int, total: int | None, before: int) -> Rate:
+    def note(
+        self,
+        operation: Operation,
+        done: int,
+        total: int | None,
+        *,
+        before: int = 0,
+        place: Place | None = None,
+    ) -> Rate:
         """Keep how far it is on the record, at most every second or so; the rate so far.
 
         Raises:
@@ -126,7 +135,8 @@ class LongWork:
         if not self._attempt.transaction and self._tickets and now - self._noted >= _NOTE_EVERY:
             self._noted = now
             summary = {"operation": label, "done": done, "total": total}
-            self._write({**summary, "rate": rate.rate, "left": rate.left})
+            where = {} if place is None else asdict(place)
+            self._write({**summary, "rate": rate.rate, "left": rate.left, **where})
         return rate
 
     def _write(self, summary: dict[str, Any]) -> None:

@@ -88,6 +88,9 @@ class Progress:
     seconds: float  # since the revision began
     rate: float | None = None  # documents a second, by this attempt
     left: float | None = None  # seconds, at that rate
+    ranges: int | None = None  # of `_id`, into which the collection was cut
+    ranges_done: int | None = None
+    reached: str | None = None  # the highest `_id` that a batch reached, shortened
 
 
 @dataclass(frozen=True, slots=True)

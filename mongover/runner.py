@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mongover.checkpointing import Workplace
     from mongover.events import Listener
     from mongover.operations import Operation
-    from mongover.operations.base import Ticket
+    from mongover.operations.base import Place, Ticket
     from mongover.plan import Plan, Step
     from mongover.records import Change, History, Record
     from mongover.script import Script
@@ -138,11 +138,17 @@ class StepJournal:
         self.around.listener(done)
 
     def progress(
-        self, operation: Operation, done: int, total: int | None, *, before: int = 0
+        self,
+        operation: Operation,
+        done: int,
+        total: int | None,
+        *,
+        before: int = 0,
+        place: Place | None = None,
     ) -> None:
         """Tell how far a long operation is, and now and then write it into the record."""
         seconds = time.monotonic() - self.started
-        rate = self.long_work.note(operation, done, total, before)
+        rate = self.long_work.note(operation, done, total, before=before, place=place)
         self.around.listener(
             events.Progress(
                 self.attempt.revision,
@@ -152,6 +158,7 @@ class StepJournal:
                 seconds,
                 rate.rate,
                 rate.left,
+                *_told(place),
             )
         )
 
@@ -186,6 +193,12 @@ class StepJournal:
     def milliseconds(self) -> float:
         """The time since the step began."""
         return round((time.monotonic() - self.started) * 1_000, 1)
+
+
+def _told(place: Place | None) -> tuple[int | None, int | None, str | None]:
+    if place is None:
+        return None, None, None
+    return place.ranges, place.ranges_done, place.reached or None
 
 
 def load_scripts(plan: Plan, *, project: Path) -> list[Script]:

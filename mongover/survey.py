@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mongover import records
 from mongover.records import RUNNING
@@ -79,7 +79,8 @@ class Running:
     """A revision that some process is running now, as far as its record tells.
 
     `operation` and what follows are there once an operation over many documents has told how far it
-    is: `done` of `total` documents, `rate` a second, `left` seconds.
+    is: `done` of `total` documents, `rate` a second, `left` seconds, `ranges_done` of `ranges` of
+    `_id`, and the highest `_id` that was `reached`, shortened.
     """
 
     revision: str
@@ -91,6 +92,9 @@ class Running:
     total: int | None = None
     rate: float | None = None
     left: float | None = None
+    ranges: int | None = None
+    ranges_done: int | None = None
+    reached: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The value as `--json` shows it."""
@@ -104,7 +108,13 @@ class Running:
             "total": self.total,
             "rate": self.rate,
             "left": self.left,
+            "ranges": self.ranges,
+            "rangesDone": self.ranges_done,
+            "reached": self.reached,
         }
+
+
+_NUMBERS: Final = ("done", "total", "rate", "left", "ranges", "ranges_done")
 
 
 def running_of(records: Iterable[Record]) -> tuple[Running, ...]:
@@ -114,15 +124,20 @@ def running_of(records: Iterable[Record]) -> tuple[Running, ...]:
 
 def _running(record: Record) -> Running:
     told = record.checkpoint if isinstance(record.checkpoint, dict) else {}
-    operation = told.get("operation")
+    numbers = {name: _number(told.get(name)) for name in _NUMBERS}
     return Running(
         record.revision,
         record.schema,
         record.direction,
         record.started_at,
-        operation if isinstance(operation, str) else None,
-        *(_number(told.get(name)) for name in ("done", "total", "rate", "left")),
+        operation=_text(told.get("operation")),
+        reached=_text(told.get("reached")),
+        **numbers,
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _number(value: Any) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from mongover.operations import Operation
+    from mongover.operations.base import Place
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Notebook:
     started: list[Operation] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
     steps: list[tuple[int, int | None]] = field(default_factory=list)
+    places: list[Place | None] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     checks: int = 0
     stop_at: int | None = None
@@ -62,9 +64,16 @@ class Notebook:
         self.outcomes.append(outcome)
 
     def progress(
-        self, operation: Operation, done: int, total: int | None, *, before: int = 0
+        self,
+        operation: Operation,
+        done: int,
+        total: int | None,
+        *,
+        before: int = 0,
+        place: Place | None = None,
     ) -> None:
         self.steps.append((done, total))
+        self.places.append(place)
 
     def ticket(self, operation: Operation) -> Ticket | None:
         self.tickets += 1

@@ -219,13 +219,44 @@ def test_progress_is_told_in_words(done: int | None, total: int | None, elapsed:
     assert progress_text(moment, 100.0 + elapsed) == words
 
 
+def test_progress_tells_the_range_and_the_rate_of_this_attempt_alone():
+    moment = Moment("update", 100.0)
+    moment.advance(events.Progress("1", "u", 900, 1000, 9.0, 50.0, 2.0, 8, 3, "665f"))
+    assert progress_text(moment, 101.0) == (
+        "90 %, 900/1,000, 50/s, 2.0 s left, 3/8 ranges, at _id 665f"
+    )
+    moment.advance(events.Progress("1", "u", 900, None, 9.0, 50.0, None, 1, 0, "'ana'"))
+    assert progress_text(moment, 101.0) == "900 documents, 50/s, at _id 'ana'"
+    moment.advance(events.Progress("1", "u", 0, 1000, 9.0, None, None, 8, 0, None))
+    assert progress_text(moment, 101.0) == "0 %, 0/1,000, 0/s, 0/8 ranges"
+
+
+def test_on_a_narrow_terminal_figures_and_range_are_not_cut(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    screen, stream = make_screen(monkeypatch, terminal=True, every=0.05)
+    screen(step())
+    name = "transform customers by split_the_address_into_parts"
+    screen(events.OperationStarted("0005", name))
+    told = events.Progress("0005", name, 512_400, 840_112, 12.0, 41_200.0, 8.0, 8, 3, "\x1b[2J665")
+    screen(told)
+    wait_until(
+        lambda: "60 %, 512,400/840,112, 41,200/s, 8.0 s left, 3/8 ranges" in stream.text,
+        "figures and range",
+    )
+    screen.close()
+    assert "\x1b[2J" not in stream.text
+
+
 def test_in_a_pipe_a_long_operation_has_a_plain_line_every_while(monkeypatch: pytest.MonkeyPatch):
     screen, stream = make_screen(monkeypatch, every=0.05)
     screen(step())
     screen(events.OperationStarted("0005", "update users"))
     wait_until(lambda: stream.text.count("running for") >= 2, "two lines of a silent operation")
-    screen(events.Progress("0005", "update users", 50, 100, 1.0))
-    wait_until(lambda: "50 %, 50/100" in stream.text, "a line with its progress")
+    screen(events.Progress("0005", "update users", 50, 100, 1.0, 50.0, 1.0, 8, 3, "665f"))
+    wait_until(
+        lambda: "50 %, 50/100, 50/s, 1.0 s left, 3/8 ranges, at _id 665f\n" in stream.text,
+        "a line with its progress",
+    )
     screen(events.OperationFinished("0005", "update users", "done", 1.0))
     screen.close()
     assert "\x1b" not in stream.text

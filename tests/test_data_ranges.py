@@ -12,11 +12,12 @@ from bson import Binary, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from pymongo.errors import OperationFailure
+from pymongo.monitoring import CommandListener
 
 from mongover.errors import LockLost, OperationFailed
 from mongover.operations import Operations, serverside
 from mongover.operations.batches import Course, Done, next_size, walk_spans
-from mongover.operations.checkpoints import Checkpoints, Counts, Span, take_over
+from mongover.operations.checkpoints import Checkpoints, Counts, Span, reached, take_over
 from mongover.operations.documents import Update
 from mongover.operations.pace import Pace, lag_of
 from mongover.operations.ranges import between, cut, last_id, step_end
@@ -24,6 +25,9 @@ from tests.operations_support import Desk, Notebook
 
 if TYPE_CHECKING:
     from pymongo.database import Database
+    from pymongo.monitoring import CommandStartedEvent
+
+    from tests.servers import Server
 
     Db = Database[dict[str, Any]]
 
@@ -118,6 +122,95 @@ def test_many_documents_of_mixed_ids_are_changed_exactly_once(ranged: Db, seed: 
     assert done == len(ids)
     assert total is not None
     assert total >= done
+
+
+def test_progress_tells_the_ranges_done_and_the_highest_id_reached(ranged: Db) -> None:
+    ranged["a"].insert_many([{"_id": n, "n": 0} for n in range(3000)])
+    desk = Desk(ranged)
+    desk.do("update", "a", {}, {"$inc": {"n": 1}}, pause=0.02)
+    places = [place for place in desk.book.places if place is not None]
+    assert {place.ranges for place in places} == {8}
+    done = [place.ranges_done for place in places]
+    assert done == sorted(done)
+    assert done[-1] == 8
+    reached = [int(place.reached) for place in places if place.reached]
+    assert reached == sorted(reached)
+    assert reached[-1] == 2999
+
+
+def test_progress_tells_of_the_ranges_that_an_earlier_attempt_did(
+    replica_db: Db, small_ranges: None
+) -> None:
+    replica_db["a"].insert_many([{"_id": n, "n": 0} for n in range(3000)])
+    interrupt_update(replica_db, {"$inc": {"n": 1}}, after=8)
+    left = [row["finished"] for row in replica_db["_m_checkpoints"].find({"kind": "span"})]
+    desk = next_run(replica_db)
+    desk.do("update", "a", {}, {"$inc": {"n": 1}}, pause=0.02)
+    first, last = desk.book.places[0], desk.book.places[-1]
+    assert first is not None
+    assert last is not None
+    assert first.ranges_done >= sum(left)
+    assert first.reached
+    assert (last.ranges_done, last.reached) == (8, "2999")
+
+
+@pytest.mark.parametrize("verb", ["update", "transform"])
+def test_telling_where_it_is_costs_no_read_however_many_batches(
+    replica_set: Server, replica_db: Db, small_ranges: None, verb: str
+) -> None:
+    watch = Finds("_m_checkpoints")
+    replica_db["a"].insert_many([{"_id": n, "n": 0} for n in range(2000)])
+    with replica_set.client(event_listeners=[watch]) as client:
+        desk = Desk(client[replica_db.name])
+        how = [{}, {"$inc": {"n": 1}}] if verb == "update" else [lambda doc: doc | {"n": 1}]
+        options = {} if verb == "update" else {"batch_size": 30}
+        desk.do(verb, "a", *how, **options)
+    assert desk.book.places[-1] is not None
+    assert sum(row["n"] for row in replica_db["a"].find()) == 2000
+    assert watch.seen <= 2  # the head at the beginning, the counts at the end
+
+
+class Finds(CommandListener):
+    """Counts the finds in one collection."""
+
+    def __init__(self, collection: str) -> None:
+        self.collection = collection
+        self.seen = 0
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.seen += event.command.get("find") == self.collection
+
+    def succeeded(self, event: Any) -> None: ...
+
+    def failed(self, event: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "value", [*ODD_IDS, "x" * 1_000_000, "a\x1b[2J\nb", {"k": "y" * 500}, "é…"]
+)
+def test_an_id_is_told_on_one_short_line_whatever_it_is(value: Any) -> None:
+    text = reached([value])
+    assert 0 < len(text) <= 40
+    assert text.isprintable()
+    assert reached([]) == ""
+
+
+def test_a_range_that_ends_at_true_does_not_end_at_one(any_db: Db) -> None:
+    ids = [*range(-98, 2), *(f"key {n}" for n in range(200)), True]
+    any_db["a"].insert_many([{"_id": value, "n": 0} for value in ids])
+    desk = Desk(any_db)
+    ticket = desk.book.ticket(None)
+    assert ticket is not None
+    checkpoints = Checkpoints(any_db, ticket)
+    checkpoints.begin(Update("a", {}, {}), [[True]], 301)
+    span = checkpoints.claim()
+    assert span is not None
+    moved = checkpoints.advance(span, [1], Counts(), session=None)
+    assert checkpoints.unfinished() == 1
+    checkpoints.advance(moved, [True], Counts(), session=None)
+    assert checkpoints.unfinished() == 0
+    desk.do("transform", "a", lambda doc: doc | {"n": doc["n"] + 1}, batch_size=100)
+    assert any_db["a"].count_documents({"n": 1}) == 301
 
 
 def test_verbs_that_settle_leave_nothing_behind(ranged: Db) -> None:
@@ -377,7 +470,7 @@ def test_a_walk_ends_when_no_span_is_left(replica_db: Db) -> None:
     ticket = Notebook().ticket(None)
     assert ticket is not None
 
-    course = Course(replica_db, ticket, True, 10, None, lambda: None, lambda _: None)  # noqa: FBT003 - a plain value
+    course = Course(replica_db, ticket, True, 10, None, lambda: None, lambda *_: None)  # noqa: FBT003 - a plain value
 
     class Never:
         def batch(self, *_: Any) -> Done:

@@ -183,13 +183,13 @@ def test_a_paused_process_writes_nothing_after_another_took_over(
     assert state(replica_db) == "applied"
 
 
-def test_progress_is_seen_from_another_process(
-    tmp_path: Path, replica_set: Server, replica_db: Db
+@pytest.mark.parametrize(("workers", "ranges"), [(1, 1), (2, 8)])
+def test_progress_and_range_are_seen_from_another_process(
+    tmp_path: Path, replica_set: Server, replica_db: Db, workers: int, ranges: int
 ) -> None:
-    fill(replica_db, 4000)
-    folder = project(
-        tmp_path, replica_set, replica_db, COUNT_UP.format(options="batch_size=50, pause=0.05")
-    )
+    fill(replica_db, 20_000)
+    options = f"batch_size=50, pause=0.05, workers={workers}"
+    folder = project(tmp_path, replica_set, replica_db, COUNT_UP.format(options=options))
 
     def noted() -> dict[str, Any] | None:
         record = replica_db["_migrations"].find_one({"_id": "0001"}) or {}
@@ -202,8 +202,12 @@ def test_progress_is_seen_from_another_process(
         with Migrator.from_config(folder / "alembic-style.ini") as migrator:
             record = next(one for one in migrator.history() if one.revision == "0001")
         assert record.checkpoint["operation"] == "transform a by count_up"
-        assert 0 < record.checkpoint["done"] < record.checkpoint["total"] == 4000
+        assert 0 < record.checkpoint["done"] < record.checkpoint["total"] == 20_000
         assert record.checkpoint["left"] > 0
+        assert 0 <= record.checkpoint["ranges_done"] < record.checkpoint["ranges"] <= ranges
+        assert (record.checkpoint["ranges"] > 1) == (workers > 1)
+        reached = int(record.checkpoint["reached"])
+        assert replica_db["a"].find_one({"_id": reached}) is not None
         kill_group(process)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mongover import events
+from mongover.cli.statusscreen import running_line
 from mongover.records import Direction, Record, State
 from mongover.survey import Running, running_of
 from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
@@ -37,12 +38,26 @@ def test_status_shows_the_revision_that_another_process_runs_and_how_far_it_is(
     told = [one for one in running if one.done is not None]
     assert told
     assert all(one.total == 45_000 and 0 < (one.done or 0) <= 45_000 for one in told)
+    assert all((one.ranges or 0) >= (one.ranges_done or 0) >= 0 for one in told)
+    assert any(one.ranges == 8 and one.reached for one in told)  # two threads, four ranges each
     assert told[0].operation is not None
     assert "users" in told[0].operation
     assert project.migrator().status().running == ()
 
 
-@pytest.mark.parametrize("told", [None, "nonsense", 7, {"operation": 7, "done": "many"}])
+def test_the_line_of_status_tells_the_range() -> None:
+    note = {"operation": "update users", "done": 61, "total": 100, "rate": 10.0, "left": 3.9}
+    place = {"ranges": 8, "ranges_done": 3, "reached": "665f"}
+    (running,) = running_of([Record("0006", State.APPLYING, checkpoint=note | place)])
+    assert running_line(running) == (
+        "0006 runs: update users, 61 %, 61/100, 10/s, 3.9 s left, 3/8 ranges, at _id 665f"
+    )
+    assert running.to_json()["rangesDone"] == 3
+
+
+@pytest.mark.parametrize(
+    "told", [None, "nonsense", 7, {"operation": 7, "reached": 7, "ranges": ""}]
+)
 def test_a_progress_edited_into_nonsense_is_not_shown(told: Any) -> None:
     record = Record("0001", State.APPLYING, checkpoint=told)
     assert running_of([record]) == (Running("0001", None, Direction.UP, None),)

@@ -22,8 +22,10 @@ from mongover.history import MongoHistory
 from mongover.lease import Lease
 from mongover.migrator import Migrator
 from mongover.records import Direction
+from mongover.survey import Running
 from mongover.web import models
-from mongover.web.runs import KEPT, Order, Progress, advance
+from mongover.web.health import Health, health_document
+from mongover.web.runs import KEPT, Order, Progress, Run, advance
 from mongover.web.service import Options, Service
 from tests.servers import Node, failpoint, wait_until
 from tests.web_support import (
@@ -533,7 +535,7 @@ def test_the_progress_of_a_run_follows_its_events():
             "0001", "u", "m", Direction.UP, 1, 2, transaction=False, continues=False
         ),
         events.OperationStarted("0001", "update users"),
-        events.Progress("0001", "update users", 50, 100, 1.0),
+        events.Progress("0001", "update users", 50, 100, 1.0, 50.0, 1.0, 8, 3, "665f"),
     ):
         progress = advance(progress, event)
     assert progress.to_json() == {
@@ -544,9 +546,26 @@ def test_the_progress_of_a_run_follows_its_events():
         "operation": "update users",
         "done": 50,
         "documents": 100,
+        "ranges": 8,
+        "rangesDone": 3,
+        "reached": "665f",
     }
     progress = advance(progress, events.StepFinished("0001", Direction.UP, 1, 2, 0.1))
     assert progress.finished == ("0001",)
+    progress = advance(progress, events.OperationStarted("0001", "update calls"))
+    assert progress.to_json()["ranges"] is progress.to_json()["reached"] is None
+
+
+def test_a_probe_is_told_the_ranges_of_a_run_but_no_id_of_a_document():
+    run = Run(Order(Direction.UP, "head", "ana"), state="running")
+    run.progress = Progress(revision="0001", ranges=8, ranges_done=3, reached="'ana@example.com'")
+    foreign = Running("0001", None, Direction.UP, None, ranges=8, ranges_done=3, reached="'ana@e'")
+    for health, known in (("ok", run), (Health("running", 1, None, (foreign,)), None)):
+        found = health if isinstance(health, Health) else Health(health, 0)
+        _, document = health_document(found, known, None)
+        assert models.MigrationHealth.model_validate(document).running is not None
+        assert (document["running"]["ranges"], document["running"]["rangesDone"]) == (8, 3)
+        assert "ana" not in str(document)
 
 
 def test_a_starlette_application_has_no_state_of_a_start_and_that_is_no_error(project: Project):

@@ -1,4 +1,4 @@
-"""The moving line of a terminal, drawn by rich: imported when an operation takes long enough."""
+"""The moving lines of a terminal, drawn by rich: imported when an operation takes long enough."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
-from mongover.cli.moment import Moment, progress_text
+from mongover.cli.moment import progress_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+    from mongover.cli.moment import Moment
     from mongover.cli.output import Screen
 
 
@@ -27,17 +32,32 @@ class Label(ProgressColumn):
         return Text(f"      {self._sign} {task.description}", no_wrap=True, overflow="ellipsis")
 
 
-class State(ProgressColumn):
-    """How far it is, how fast, and how long it will take."""
+class Silence(ProgressColumn):
+    """For how long an operation has been running that counts nothing."""
 
     def render(self, task: Task) -> Text:
-        """The same words as outside a terminal."""
-        now = time.monotonic()
-        moment = Moment(task.description, task.fields["began"])
-        if task.completed:
-            moment.done = int(task.completed)
-            moment.total = None if task.total is None else int(task.total)
-        return Text(progress_text(moment, now), no_wrap=True)
+        """The same words as outside a terminal; none once documents are counted."""
+        return Text() if _counts(task) else _state(task)
+
+
+class Moving(Progress):
+    """A line with the operation and a bar, and one below it with the figures, for lack of room."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if _counts(task):
+                yield Text(" " * 8, no_wrap=True, overflow="ellipsis").append(_state(task))
+
+
+def _counts(task: Task) -> bool:
+    moment: Moment = task.fields["moment"]
+    return moment.done is not None
+
+
+def _state(task: Task) -> Text:
+    return Text(progress_text(task.fields["moment"], time.monotonic()), no_wrap=True)
 
 
 def start_live(screen: Screen) -> Progress:
@@ -50,10 +70,10 @@ def start_live(screen: Screen) -> Progress:
         highlight=False,
         emoji=False,
     )
-    live = Progress(
+    live = Moving(
         Label(screen.fit("↻")),
         BarColumn(bar_width=24),
-        State(),
+        Silence(),
         console=console,
         transient=True,
         redirect_stdout=False,

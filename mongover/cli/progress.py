@@ -64,12 +64,13 @@ class Now:
             self._thread = threading.Thread(target=loop, args=(self._loop,), daemon=True)
             self._thread.start()
 
-    def advance(self, label: str, done: int, total: int | None) -> None:
-        """The running operation has worked through `done` documents."""
+    def advance(self, event: events.Progress) -> None:
+        """The running operation has come so far."""
         with self._lock:
             if self._moment is None:
-                self._moment = Moment(label, time.monotonic())
-            self._moment.done, self._moment.total = done, total
+                self._moment = Moment(event.operation, time.monotonic())
+            self._moment.advance(event)
+            self._moment.place = tuple(map(self._screen.compose, self._moment.place))
             if self._live is not None:
                 self._update(self._live, self._moment)
 
@@ -136,7 +137,7 @@ class Now:
     def _update(self, live: RichProgress, moment: Moment) -> None:
         label = self._screen.compose(moment.label)
         if not live.tasks:
-            live.add_task(label, total=moment.total, completed=moment.done or 0, began=moment.began)
+            live.add_task(label, total=moment.total, completed=moment.done or 0, moment=moment)
             return
         live.update(live.tasks[0].id, total=moment.total, completed=moment.done or 0)
 
@@ -215,7 +216,7 @@ class RunScreen:
         self._now.begin(event.revision, at_once=False)
 
     def _progress(self, event: events.Progress) -> None:
-        self._now.advance(event.operation, event.done, event.total)
+        self._now.advance(event)
 
     def _notice(self, event: events.Notice) -> None:
         mark: Piece = Paint("⚠ ", "yellow") if event.level == "warning" else ""

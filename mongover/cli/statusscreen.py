@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mongover.cli.moment import place_words
 from mongover.cli.output import Paint
 from mongover.cli.text import (
     NOTHING,
@@ -105,7 +106,7 @@ def lock_line(lock: LeaseState) -> str:
 
 
 def running_line(one: Running) -> str:
-    """`0006 runs: update users, 61 %, 512,400/840,112, 41,200/s, 8.0 s left`."""
+    """`0006 runs: update users, 61 %, 512,400/840,112, 41,200/s, 8.0 s left, 3/8 ranges`."""
     verb = "runs" if one.direction == "up" else "is being reverted"
     parts = [f"{one.revision} {verb}" + (f": {one.operation}" if one.operation else "")]
     if one.done is not None and one.total:
@@ -117,7 +118,7 @@ def running_line(one: Running) -> str:
         parts.append(f"{number(round(one.rate))}/s")
     if one.left is not None:
         parts.append(f"{duration(one.left)} left")
-    return ", ".join(parts)
+    return ", ".join([*parts, *place_words(one.ranges, one.ranges_done, one.reached)])
 
 
 def show_problems(output: Output, problems: Sequence[Problem]) -> None:

@@ -61,11 +61,18 @@ class Journal(Protocol):
         ...
 
     def progress(
-        self, operation: Operation, done: int, total: int | None, *, before: int = 0
+        self,
+        operation: Operation,
+        done: int,
+        total: int | None,
+        *,
+        before: int = 0,
+        place: Place | None = None,
     ) -> None:
         """So many documents of an operation are done; the total where it is known.
 
-        `before` of them were done by an earlier attempt.
+        `before` of them were done by an earlier attempt. `place` is where the operation is, if it
+        goes through a collection by `_id`.
         """
         ...
 
@@ -128,6 +135,22 @@ class Ticket:
     def key(self) -> str:
         """The `_id` of the operation's head document."""
         return f"{self.revision}/{self.direction}/{self.ordinal:04d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a collection an operation is.
+
+    Attributes:
+        ranges: How many ranges of `_id` the collection was cut into.
+        ranges_done: How many of them are done.
+        reached: The highest `_id` that a batch reached, for people: one line of at most 40 signs;
+            empty before the first. Ranges below it need not be done.
+    """
+
+    ranges: int
+    ranges_done: int
+    reached: str
 
 
 class Outside(Protocol):

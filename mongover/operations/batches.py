@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mongover.errors import OperationFailed
-from mongover.operations.checkpoints import Checkpoints, Counts, Halted, Span
+from mongover.operations.checkpoints import Checkpoints, Counts, Halted, Span, ends_at
 from mongover.operations.pace import Throttle
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Course:
     size: int
     pace: Pace | None
     halt: Callable[[], None]  # raises where the worker must stop; called between batches
-    tell: Callable[[Counts], None]  # told of each batch that is done
+    tell: Callable[[Span, Done], None]  # told of each batch that is done, and of its span
 
 
 def next_size(size: int, seconds: float, counts: Counts, *, most: int) -> int:
@@ -140,9 +140,9 @@ class _Walk:
             done = once(span)
             self._step.settled()
             seconds = time.monotonic() - started
-            self._course.tell(done.counts)
+            self._course.tell(span, done)
             self._size = next_size(self._size, seconds, done.counts, most=self._course.size)
-            if done.position == span.high:
+            if ends_at(done.position, span.high):
                 return
             span = Span(span.key, done.position, span.high, span.batches + 1)
             self._course.halt()

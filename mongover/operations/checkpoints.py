@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from mongover.errors import LockLost, OperationFailed
+from mongover.operations.base import Place, one_line
+from mongover.operations.duplicates import shown
 from mongover.operations.ranges import Bound, exact
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from mongover.operations.base import Document, Operation, Ticket
 
 COUNTS: Final = ("walked", "matched", "changed", "deleted", "rejected", "again")
+_REACHED: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,8 @@ class Counts:
     """What batches did, in documents."""
 
     walked: int = 0  # looked at
-    matched: int = 0  # found by the filter
-    changed: int = 0
+    matched: int = 0  # found by the filter, where the server says so
+    changed: int = 0  # the same
     deleted: int = 0
     rejected: int = 0  # kept aside with an error
     again: int = 0  # read again, because they changed meanwhile
@@ -64,14 +67,72 @@ class Span:
     batches: int = 0
 
 
+def ends_at(position: Bound, high: Bound) -> bool:
+    """Whether a position is the bound itself, by its type too: 1 and true are two `_id`s."""
+    from bson import encode  # noqa: PLC0415 - bson costs 50 ms, needed only to run
+
+    if position is high or position != high:
+        return position is high
+    return encode({"at": position}) == encode({"at": high})
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the spans of an operation are.
+
+    `key` is that of the highest span that was begun, `position` what it reached.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    spans: int = 0
+    finished: int = 0
+    key: str = ""
+    position: Bound = field(default_factory=list)
+
+    @classmethod
+    def of(cls, spans: Sequence[Mapping[str, Any]]) -> Standing:
+        """From the spans' documents."""
+        begun = [row for row in spans if row["position"]]
+        top = max(begun, key=lambda row: str(row["_id"]), default=None)
+        return cls(
+            sum(map(Counts.of, spans), Counts()),
+            len(spans),
+            sum(bool(row["finished"]) for row in spans),
+            "" if top is None else top["_id"],
+            [] if top is None else top["position"],
+        )
+
+    def moved(self, span: Span, position: Bound, counts: Counts) -> Standing:
+        """The same after one more batch, of a span that is done up to `position` now."""
+        finished = self.finished + ends_at(position, span.high)
+        counts = self.counts + counts
+        if span.key < self.key:
+            return Standing(counts, self.spans, finished, self.key, self.position)
+        return Standing(counts, self.spans, finished, span.key, position)
+
+    @property
+    def place(self) -> Place:
+        """For people."""
+        return Place(self.spans, self.finished, reached(self.position))
+
+
+def reached(position: Bound) -> str:
+    """A position for people: one line of at most 40 signs; empty for no bound."""
+    if not position:
+        return ""
+    value = position[0]
+    text = one_line(shown(value[: 2 * _REACHED] if isinstance(value, str) else value))
+    return text if len(text) <= _REACHED else f"{text[: _REACHED - 1]}…"
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One operation's head document."""
+    """One operation's head document, and its spans as they were found."""
 
     finished: bool
     resumed: bool
     total: int
-    counts: Counts = field(default_factory=Counts)
+    standing: Standing = field(default_factory=Standing)
     high: Bound = field(default_factory=list)
 
 
@@ -146,15 +207,14 @@ class Checkpoints:
             self._collection.delete_many({"operation": self._ticket.key})
             return None
         if head["fingerprint"] == fingerprint(operation):
-            counts = self.counts()
             return Work(
                 head["finished"],
                 resumed=True,
                 total=head["total"],
-                counts=counts,
+                standing=self.standing(),
                 high=head["high"],
             )
-        if not head["repeatable"] and (head["finished"] or self.counts().walked):
+        if not head["repeatable"] and (head["finished"] or self.standing().counts.walked):
             raise _edited(operation, head)
         self._collection.delete_many({"operation": self._ticket.key})
         self._collection.delete_one({"_id": self._ticket.key})
@@ -185,7 +245,8 @@ class Checkpoints:
                 "finished": False,
             }
         )
-        return Work(finished=False, resumed=False, total=total, high=high)
+        standing = Standing(spans=len(spans))
+        return Work(finished=False, resumed=False, total=total, standing=standing, high=high)
 
     def _span(self, number: int, low: Bound, high: Bound) -> Document:
         return {
@@ -235,7 +296,7 @@ class Checkpoints:
             Halted: the run is to stop.
             LockLost: another run took the revision over.
         """
-        finished = position == span.high
+        finished = ends_at(position, span.high)
         change = {
             "$set": {"position": position, "finished": finished},
             "$inc": {"batches": 1, **counts.to_document()},
@@ -297,10 +358,10 @@ class Checkpoints:
         """How many spans are not done."""
         return self._collection.count_documents({**self._mine, "finished": False})
 
-    def counts(self) -> Counts:
-        """What all spans did so far."""
-        found = self._collection.find({"operation": self._ticket.key}, dict.fromkeys(COUNTS, 1))
-        return sum((Counts.of(row) for row in found), Counts())
+    def standing(self) -> Standing:
+        """How far all spans are, in one query."""
+        fields = dict.fromkeys((*COUNTS, "position", "finished"), 1)
+        return Standing.of(list(self._collection.find({"operation": self._ticket.key}, fields)))
 
     def finish(self, *, session: ClientSession | None = None) -> None:
         """Write that the operation is done.

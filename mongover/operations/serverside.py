@@ -54,6 +54,11 @@ class Change:
     single: bool = False
     transactional: bool = True
 
+    @property
+    def counted(self) -> bool:
+        """Whether the server says what it changed: of an aggregation's `$merge` it says nothing."""
+        return "aggregate" not in self.command({}, None)
+
 
 def perform(
     operation: Operation, target: Target, change: Change, pace: Pace | None = None
@@ -66,33 +71,42 @@ def perform(
     """
     ticket = None if target.transaction or change.single else target.journal.ticket(operation)
     if ticket is None:
-        return _outcome(operation, target, _at_once(target, change))
+        return _outcome(operation, target, change)
     checkpoints = Checkpoints(target.db, ticket)
     work = checkpoints.find(operation)
     exactly = target.transactions and change.transactional and not operation.repeatable
     if work is None:
         size = size_of(target.db, change.collection)
         if not exactly and _is_small(target.db, change, size):
-            return _outcome(operation, target, _at_once(target, change))
+            return _outcome(operation, target, change)
         work = _begin(operation, target, change, checkpoints, size)
     if work.finished:
         return "unchanged"
     counts = _run_threads(operation, target, ticket, change, work, pace)
     counts += _rest(operation, target, change, work)
     checkpoints.finish()
-    return "done" if counts.changed or counts.deleted else "unchanged"
+    return _ending(change, counts)
 
 
-def _outcome(operation: Operation, target: Target, counts: Counts) -> Outcome:
-    target.journal.progress(operation, counts.matched, counts.matched)
-    return "done" if counts.changed or counts.deleted else "unchanged"
+def _outcome(operation: Operation, target: Target, change: Change) -> Outcome:
+    """Of one command for all. What nobody counted is not told of."""
+    counts = _at_once(target, change)
+    if change.counted:
+        target.journal.progress(operation, counts.matched, counts.matched)
+    return _ending(change, counts)
+
+
+def _ending(change: Change, counts: Counts) -> Outcome:
+    known = change.counted
+    return "unchanged" if known and not counts.changed and not counts.deleted else "done"
 
 
 def _at_once(target: Target, change: Change) -> Counts:
     """One command for all; in the open transaction if there is one, whose session is bound."""
     command = change.command(change.filter or {}, None)
-    if "aggregate" in command:
-        return _copied(target.db, command)
+    if not change.counted:
+        write(target.db, command, None)
+        return Counts()
     collection = target.db[change.collection]
     if "deletes" in command:
         one = command["deletes"][0]
@@ -104,12 +118,6 @@ def _at_once(target: Target, change: Change) -> Counts:
     )
     matched = result.matched_count
     return Counts(walked=matched, matched=matched, changed=result.modified_count)
-
-
-def _copied(db: Database[Any], command: Document) -> Counts:
-    """Run an aggregation that ends in `$merge`; how many documents it wrote, nobody says."""
-    write(db, command, None)
-    return Counts(changed=1)
 
 
 def counted(reply: Document) -> Counts:
@@ -189,8 +197,9 @@ class _Ranges:
         walked = size if end else self._rest(part, session)
         command = self._change.command(both(part, self._change.filter), BY_ID)
         reply = write(self._db, command, None if self._bare else session)
-        if "aggregate" in command:
-            return Done(position, Counts(walked, walked, changed=walked))
+        if not self._change.counted:
+            # How many a filter found nobody says either; without one it is all of them.
+            return Done(position, Counts(walked, 0 if self._change.filter else walked))
         counts = counted(reply)
         return Done(
             position, Counts(walked, counts.matched, changed=counts.changed, deleted=counts.deleted)
@@ -234,7 +243,7 @@ def _run_threads(  # noqa: PLR0917 - one private step of perform
         # An empty context: a thread must never join a session that is bound in ours.
         futures = [pool.submit(contextvars.Context().run, walk) for _ in range(threads)]
         watch.over(futures)
-    return watch.counts
+    return watch.standing.counts
 
 
 class Watch:
@@ -242,8 +251,8 @@ class Watch:
 
     def __init__(self, operation: Operation, target: Target, ticket: Ticket, work: Work) -> None:
         self.checkpoints = Checkpoints(target.db, ticket)
-        self.counts = work.counts
-        self._before = work.counts.walked
+        self.standing = work.standing
+        self._before = work.standing.counts.walked
         self._operation = operation
         self._journal = target.journal
         self._total = work.total
@@ -251,10 +260,10 @@ class Watch:
         self._halted = threading.Event()
         self._started = time.monotonic()
 
-    def tell(self, counts: Counts) -> None:
-        """A batch is done; from any thread."""
+    def tell(self, span: Span, done: Done) -> None:
+        """A batch of a span is done; from any thread."""
         with self._mutex:
-            self.counts += counts
+            self.standing = self.standing.moved(span, done.position, done.counts)
 
     def halt(self) -> None:
         """Raise Halted once the workers shall stop."""
@@ -262,9 +271,16 @@ class Watch:
             raise Halted
 
     def report(self) -> None:
-        """Tell how far it is."""
-        done = self.counts.walked
-        self._journal.progress(self._operation, done, max(self._total, done), before=self._before)
+        """Tell how far it is, and where."""
+        standing = self.standing
+        done = standing.counts.walked
+        self._journal.progress(
+            self._operation,
+            done,
+            max(self._total, done),
+            before=self._before,
+            place=standing.place,
+        )
 
     def over(self, futures: list[Future[None]]) -> None:
         """Wait for the workers' end while telling of progress; a stop lets batches end first.

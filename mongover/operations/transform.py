@@ -16,6 +16,7 @@ from mongover.operations.base import (
     Document,
     Operation,
     Outcome,
+    Place,
     Source,
     Target,
     Ticket,
@@ -25,7 +26,14 @@ from mongover.operations.base import (
     plain,
 )
 from mongover.operations.batches import Course, walk_spans
-from mongover.operations.checkpoints import Checkpoints, Counts, Halted, Span
+from mongover.operations.checkpoints import (
+    Checkpoints,
+    Counts,
+    Halted,
+    Span,
+    ends_at,
+    reached,
+)
 from mongover.operations.ranges import cut, exact, last_id, size_of
 from mongover.operations.serverside import Watch
 from mongover.operations.transforming import BATCH, Spec, Transforming
@@ -33,6 +41,7 @@ from mongover.operations.transforming import BATCH, Spec, Transforming
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from mongover.operations.batches import Done
     from mongover.operations.checkpoints import Work
     from mongover.operations.pace import Pace
 
@@ -195,7 +204,7 @@ class Transform(Operation):
             self._elsewhere(target, ticket, watch, workers)
         self._catch_up(target, ticket, work)
         checkpoints.finish()
-        counts = checkpoints.counts()
+        counts = checkpoints.standing().counts
         self._tell_rejected(target, counts)
         return "done" if counts.changed or counts.deleted else "unchanged"
 
@@ -215,17 +224,19 @@ class Transform(Operation):
         """All of it inside the revision's own transaction, whose session is bound."""
         step = Transforming(target.db, self.spec(), self.function, None, bound=target.transaction)
         counts, span = Counts(), Span("", [], last_id(target.db[self.collection]))
-        while span.high and span.low != span.high:
+        while span.high and not ends_at(span.low, span.high):
             target.journal.check()
             done = step.batch(None, span, self.batch_size)
             counts += done.counts
             span = Span("", done.position, span.high)
-            target.journal.progress(self, counts.walked, None)
+            ended = int(ends_at(span.low, span.high))
+            place = Place(1, ended, reached(span.low))
+            target.journal.progress(self, counts.walked, None, place=place)
         return "done" if counts.changed or counts.deleted else "unchanged"
 
     def _here(self, target: Target, ticket: Ticket, watch: Watch) -> None:
-        def tell(counts: Counts) -> None:
-            watch.tell(counts)
+        def tell(span: Span, done: Done) -> None:
+            watch.tell(span, done)
             watch.report()
 
         with target.journal.edges():
@@ -238,7 +249,7 @@ class Transform(Operation):
         ticket: Ticket,
         transactions: bool,  # noqa: FBT001 - handed on
         halt: Callable[[], None],
-        tell: Callable[[Counts], None],
+        tell: Callable[[Span, Done], None],
     ) -> Course:
         size = size_of(db, self.collection).range_of(self.batch_size)
         return Course(db, ticket, transactions, size, self.pace, halt, tell)
@@ -251,7 +262,7 @@ class Transform(Operation):
         collection = target.db[self.collection]
         top = last_id(collection.with_options(codec_options=exact(collection.codec_options)))
         span = Span("", work.high, top)
-        while span.high and span.low != span.high and self.idempotent:
+        while self.idempotent and span.high and not ends_at(span.low, span.high):
             target.journal.check()
             span = Span("", step.batch(None, span, self.batch_size).position, span.high)
 
@@ -327,7 +338,7 @@ def run_task(task: Task) -> None:
     with ticket.door.database() as db, suppress(Halted):
         step = Transforming(db, spec, task.function.resolve(ticket), ticket)
         course = Course(
-            db, ticket, task.transactions, task.size, task.pace, _go_on, tell=lambda _: None
+            db, ticket, task.transactions, task.size, task.pace, _go_on, tell=lambda *_: None
         )
         walk_spans(course, step)
 
@@ -345,7 +356,7 @@ def _attend(futures: list[Future[None]], target: Target, watch: Watch) -> None:
                 done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                watch.counts = watch.checkpoints.counts()
+                watch.standing = watch.checkpoints.standing()
                 watch.report()
                 target.journal.edge()
     except BaseException:

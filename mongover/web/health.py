@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mongover.errors import DatabaseError, EmbeddedError, MongoverError
@@ -79,6 +79,8 @@ def _progress(one: Running) -> Progress:
         operation=one.operation,
         done=one.done,
         documents=one.total,
+        ranges=one.ranges,
+        ranges_done=one.ranges_done,
     )
 
 
@@ -88,7 +90,8 @@ def health_document(
     """Whether the application is ready, and the answer to a probe; it names no server (pure)."""
     ready = health.ready and (startup is None or startup.ready)
     if run is not None and run.state == "running":
-        running: Mapping[str, Any] | None = run.progress.to_json()
+        # A probe has no token, and an `_id` may tell of a person.
+        running: Mapping[str, Any] | None = replace(run.progress, reached=None).to_json()
     else:  # what another process runs tells of itself in its record
         running = _progress(health.running[0]).to_json() if health.running else None
     document = {

@@ -312,6 +312,11 @@ class MigrationProgress(Answer):
     operation: str | None = None
     done: int | None = Field(None, description="Documents that the operation has worked through.")
     documents: int | None = Field(None, description="Of how many, where known.")
+    ranges: int | None = Field(None, description="Of `_id`, into which the collection was cut.")
+    rangesDone: int | None = Field(None, description="How many of them are done.")  # noqa: N815 - JSON
+    reached: str | None = Field(
+        None, description="The highest `_id` reached, shortened; the health leaves it out."
+    )
 
 
 class MigrationStartUp(Answer):

@@ -67,6 +67,9 @@ class Progress:
     operation: str | None = None
     done: int | None = None
     documents: int | None = None
+    ranges: int | None = None
+    ranges_done: int | None = None
+    reached: str | None = None
     finished: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +82,9 @@ class Progress:
             "operation": self.operation,
             "done": self.done,
             "documents": self.documents,
+            "ranges": self.ranges,
+            "rangesDone": self.ranges_done,
+            "reached": self.reached,
         }
 
 
@@ -96,9 +102,17 @@ def advance(progress: Progress, event: Event) -> Progress:
                 finished=progress.finished,
             )
         case events.OperationStarted():
-            return replace(progress, operation=event.operation, done=None, documents=None)
+            begun = replace(progress, operation=event.operation, done=None, documents=None)
+            return replace(begun, ranges=None, ranges_done=None, reached=None)
         case events.Progress():
-            return replace(progress, done=event.done, documents=event.total)
+            return replace(
+                progress,
+                done=event.done,
+                documents=event.total,
+                ranges=event.ranges,
+                ranges_done=event.ranges_done,
+                reached=event.reached,
+            )
         case events.StepFinished():
             return replace(progress, finished=(*progress.finished, event.revision))
     return progress
