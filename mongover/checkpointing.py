@@ -179,3 +179,52 @@ def goes_on(record: Record | None, attempt: Attempt) -> bool:
     if record is None or record.direction is not attempt.direction:
         return False
     return record.state in STOPPED
+
+
+@dataclass(slots=True)
+class OnceOnly:
+    """What one attempt did that must not be done twice, and whether checkpoints hold all of it.
+
+    An operation that works in batches is held: its checkpoints say how far it came, exactly so
+    between two batches. Loose is what nobody could go on with: a use of `op.db`, an operation
+    without checkpoints, one that broke off in the middle.
+    """
+
+    loose: bool = False
+    _operation: str = ""  # that began and did not end
+    _marked: bool = False  # it must not be done twice
+    _ticketed: bool = False
+    _batches: bool = False
+
+    def begin(self, operation: str) -> None:
+        """An operation begins; one that did not end has raised, and the code caught it."""
+        self._settle(held=False)
+        self._operation = operation
+
+    def act(self, reason: str) -> None:
+        """What follows must not be done twice: the operation of that name, or something else."""
+        if reason and reason == self._operation:
+            self._marked = True
+        else:
+            self.loose = True
+
+    def ticketed(self, operation: str) -> None:
+        """An operation has a place for checkpoints; another's, run from inside, is not its own."""
+        self._ticketed = operation == self._operation
+
+    def in_batches(self) -> None:
+        """The operation works in batches from now on."""
+        self._batches = self._ticketed
+
+    def end(self, outcome: str) -> None:
+        """The operation is done; its last checkpoint says so."""
+        self._settle(held=self._batches or outcome == "unchanged")
+
+    def _settle(self, *, held: bool) -> None:
+        self.loose = self.loose or (self._marked and not held)
+        self._operation, self._marked, self._ticketed, self._batches = "", False, False, False
+
+    @property
+    def held(self) -> bool:
+        """Whether an end between two batches leaves nothing that a next attempt would repeat."""
+        return not self.loose and (self._batches or not self._marked)

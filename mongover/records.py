@@ -469,12 +469,19 @@ def stop(
     outcome: Outcome,
     error: Mapping[str, Any],
     duration_ms: float,
+    held: bool = False,
 ) -> Change:
-    """The end of an attempt that failed (`FAILED`) or was told to end (`INTERRUPTED`)."""
+    """The end of an attempt that failed (`FAILED`) or was told to end (`INTERRUPTED`).
+
+    `held` says that checkpoints hold all that it did, so that the next attempt repeats nothing.
+    """
+    values: dict[str, Any] = {"state": state, "outcome": outcome, "error": error}
+    if held:
+        values["repeatable"] = True
     return Change(
         attempt.revision,
         frozenset({attempt.running}),
-        {"state": state, "outcome": outcome, "error": error},
+        values,
         attempt.entry(state, duration_ms=duration_ms, error=error),
         attempt.guard,
     )

@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from mongover import events, records
-from mongover.checkpointing import LongWork, goes_on
+from mongover.checkpointing import LongWork, OnceOnly, goes_on
 from mongover.errors import (
     Interrupted,
     LockLost,
@@ -98,6 +98,8 @@ class StepJournal:
     long_work: LongWork
     collections: dict[str, None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    once_only: OnceOnly = field(default_factory=OnceOnly)
+    edge_stop: StopNow | None = None  # what ended the code between two batches
     touched_server: bool = False
     repeatable: bool = True
 
@@ -108,8 +110,8 @@ class StepJournal:
 
     def unrepeatable(self, reason: str) -> None:
         """Write into the record, once, that what follows must not be done twice."""
-        del reason
         self.check()
+        self.once_only.act(reason)
         self.touched_server = True
         if self.attempt.transaction or self.declared or not self.repeatable:
             return
@@ -128,12 +130,14 @@ class StepJournal:
     def operation_started(self, operation: Operation) -> None:
         """Tell that an operation begins."""
         self.touched_server = True
-        revision = self.attempt.revision
-        self.around.listener(events.OperationStarted(revision, operation.describe()))
+        revision, text = self.attempt.revision, operation.describe()
+        self.once_only.begin(text)
+        self.around.listener(events.OperationStarted(revision, text))
 
     def operation_finished(self, operation: Operation, seconds: float, outcome: str) -> None:
         """Tell how an operation ended."""
         text = operation.describe()
+        self.once_only.end(outcome)
         done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
         self.around.listener(done)
 
@@ -164,21 +168,30 @@ class StepJournal:
 
     def ticket(self, operation: Operation) -> Ticket | None:
         """Where a long operation keeps its checkpoints."""
-        del operation
         self.check()
-        return self.long_work.ticket()
+        ticket = self.long_work.ticket()
+        if ticket is not None:
+            self.once_only.ticketed(operation.describe())
+        return ticket
 
     def edges(self) -> AbstractContextManager[None]:
         """While it lasts, a wish to stop waits for the next edge between two batches."""
         revision = self.attempt.revision
         text = f"stopping after this batch of {revision}; press Ctrl-C again to stop now"
+        if not self.can_stop:
+            text += " (leaves it half done)"
+        self.once_only.in_batches()
         notice = events.Notice(text, revision, "warning")
         return self.around.stop.at_edges(deferred=lambda: self.around.listener(notice))
 
     def edge(self) -> None:
         """Stop here, between two batches, when the lease is lost or a stop was asked for."""
         self.around.lease.check()
-        self.around.stop.edge()
+        try:
+            self.around.stop.edge()
+        except StopNow as stop:
+            self.edge_stop = stop
+            raise
 
     def message(self, text: str) -> None:
         """Pass on what the revision itself says."""
@@ -188,6 +201,10 @@ class StepJournal:
     def can_stop(self) -> bool:
         """Whether ending the code here leaves nothing that a repeat would do twice."""
         return self.attempt.transaction or self.declared or self.repeatable
+
+    def held(self, error: BaseException) -> bool:
+        """Whether the code ended between two batches, with all that it did in checkpoints."""
+        return error is self.edge_stop and self.once_only.held
 
     @property
     def milliseconds(self) -> float:
@@ -467,6 +484,7 @@ def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> C
         outcome=Outcome.NOTHING if nothing else Outcome.UNKNOWN,
         error=describe(error, around.redact),
         duration_ms=journal.milliseconds,
+        held=journal.held(error),
     )
 
 
@@ -496,7 +514,7 @@ def _explain(
     if _is_interruption(error):
         return Interrupted(
             f"{revision.id} was interrupted",
-            hint=_way_on(step) if journal.can_stop else _way_out(step),
+            hint=_way_on(step) if journal.can_stop or journal.held(error) else _way_out(step),
             after="its record says so, and the lock was released.",
         )
     return RevisionFailed(

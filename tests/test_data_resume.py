@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +15,10 @@ from mongover import events
 from mongover.errors import OperationFailed
 from mongover.migrator import Migrator
 from mongover.operations import serverside
-from tests.servers import start_cli, wait_until
+from mongover.operations.checkpoints import Halted
+from mongover.stop import StopNow
+from tests.crashing import heard
+from tests.servers import run_cli, start_cli, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,6 +166,167 @@ def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(
     assert counts(any_db) == {1: 4000}
 
 
+def upgraded(folder: Path, *args: str) -> tuple[int, str]:
+    """Run the upgrade to its end; its exit code and what it said."""
+    done = run_cli("upgrade", *args, cwd=folder, timeout=120)
+    return done.returncode, done.stderr
+
+
+def stopped(folder: Path, db: Db, *, after: int = 300) -> str:
+    """Run the upgrade and press Ctrl-C once after so many documents; what it said."""
+    with start_cli("upgrade", cwd=folder) as process:
+        wait_until(lambda: walked(db) > after, "some progress")
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    return said
+
+
+ONCE = "batch_size=100, pause=0.05, idempotent=False"
+IN_RANGES = """
+from mongover.operations import serverside
+
+serverside.SMALL = serverside.RANGE = 100  # ranges, as for many documents
+
+
+def upgrade(op):
+    op.update("a", {}, {"$inc": {"n": 1}}, pause=0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        COUNT_UP.format(options=ONCE),
+        COUNT_UP.format(options=f"workers=2, {ONCE}"),
+        IN_RANGES,
+    ],
+    ids=["transform", "transform by two workers", "update in ranges"],
+)
+def test_a_standalone_goes_on_after_one_ctrl_c_and_does_everything_exactly_once(
+    tmp_path: Path, standalone: Server, standalone_db: Db, body: str
+) -> None:
+    fill(standalone_db, 4000)
+    folder = project(tmp_path, standalone, standalone_db, body)
+    said = stopped(folder, standalone_db)
+    assert "`mongover upgrade` goes on from there" in said
+    assert "resolve" not in said
+    record = standalone_db["_migrations"].find_one({"_id": "0001"}) or {}
+    assert (record["state"], record["repeatable"]) == ("interrupted", True)
+    assert 0 < walked(standalone_db) < 4000
+    code, said = upgraded(folder)
+    assert code == 0, said
+    assert counts(standalone_db) == {1: 4000}
+
+
+def test_a_standalone_may_be_stopped_again_and_again(
+    tmp_path: Path, standalone: Server, standalone_db: Db
+) -> None:
+    fill(standalone_db, 4000)
+    folder = project(tmp_path, standalone, standalone_db, COUNT_UP.format(options=ONCE))
+    for after in (300, 1000, 1700):
+        stopped(folder, standalone_db, after=after)
+    assert upgraded(folder)[0] == 0
+    assert counts(standalone_db) == {1: 4000}
+
+
+def test_what_was_done_in_ranges_before_the_stopped_operation_is_not_repeated(
+    tmp_path: Path, standalone: Server, standalone_db: Db
+) -> None:
+    fill(standalone_db, 30_000)
+    body = COUNT_UP.format(options="batch_size=1000, pause=0.1, idempotent=False")
+    before = '    op.update("a", {}, {"$inc": {"n": 10}})\n'
+    body = body.replace("    op.transform", f"{before}    op.transform")
+    folder = project(tmp_path, standalone, standalone_db, body)
+    stopped(folder, standalone_db, after=32_000)
+    assert upgraded(folder)[0] == 0
+    assert counts(standalone_db) == {11: 30_000}
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        'op.db["b"].insert_one({})',
+        'op.insert("b", [{"n": 1}])',
+        'op.update("b", {}, {"$inc": {"n": 1}})',
+    ],
+)
+def test_one_ctrl_c_still_blocks_what_no_checkpoint_holds(
+    tmp_path: Path, standalone: Server, standalone_db: Db, act: str
+) -> None:
+    fill(standalone_db, 4000)
+    standalone_db["b"].insert_one({"n": 0})
+    body = COUNT_UP.format(options=ONCE).replace("    op.", f"    {act}\n    op.")
+    folder = project(tmp_path, standalone, standalone_db, body)
+    assert "mongover resolve 0001" in stopped(folder, standalone_db)
+    assert upgraded(folder)[0] == 4
+
+
+def test_op_db_blocks_after_one_ctrl_c_on_a_replica_set_too(
+    tmp_path: Path, replica_set: Server, replica_db: Db
+) -> None:
+    fill(replica_db, 4000)
+    body = COUNT_UP.format(options=ONCE).replace("    op.", "    op.db\n    op.")
+    folder = project(tmp_path, replica_set, replica_db, body)
+    assert "mongover resolve 0001" in stopped(folder, replica_db)
+    assert upgraded(folder)[0] == 4
+
+
+def test_a_second_ctrl_c_in_the_middle_of_a_batch_blocks_on_a_standalone(
+    tmp_path: Path, standalone: Server, standalone_db: Db
+) -> None:
+    fill(standalone_db, 1000)
+    wait = 'if document["_id"] == 350:\n        open("there", "w").close()\n        time.sleep(60)'
+    body = COUNT_UP.format(options=ONCE).replace('document["n"]', f'{wait}\n    document["n"]', 1)
+    folder = project(tmp_path, standalone, standalone_db, f"import time\n{body}")
+    with start_cli("upgrade", cwd=folder) as process:
+        wait_until((tmp_path / "there").exists, "the middle of a batch")
+        process.send_signal(signal.SIGINT)
+        assert "leaves it half done" in heard(process, "stopping after this batch")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "mongover resolve 0001" in said
+    assert upgraded(folder)[0] == 4
+
+
+def test_a_kill_after_a_stop_that_could_be_gone_on_with_blocks_again(
+    tmp_path: Path, standalone: Server, standalone_db: Db
+) -> None:
+    fill(standalone_db, 4000)
+    folder = project(tmp_path, standalone, standalone_db, COUNT_UP.format(options=ONCE))
+    stopped(folder, standalone_db)
+    begun = walked(standalone_db)
+    with start_cli("upgrade", cwd=folder) as process:
+        wait_until(lambda: walked(standalone_db) > begun + 200, "more of it")
+        kill_group(process)
+    assert upgraded(folder)[0] == 4
+
+
+def test_code_that_goes_on_after_the_stop_blocks(
+    tmp_path: Path, standalone: Server, standalone_db: Db
+) -> None:
+    fill(standalone_db, 4000)
+    body = COUNT_UP.format(options=ONCE).replace("    op.", "    try:\n        op.")
+    body += '    finally:\n        op.create_index("a", "n")\n'
+    folder = project(tmp_path, standalone, standalone_db, body)
+    stopped(folder, standalone_db)
+    assert upgraded(folder)[0] == 4
+
+
+def test_at_a_stop_a_worker_that_failed_is_what_ended_the_work() -> None:
+    fine, told, bad, dropped = (Future[None]() for _ in range(4))
+    fine.set_result(None)
+    told.set_exception(Halted())
+    dropped.cancel()
+    dropped.set_running_or_notify_cancel()
+    serverside.let_end([fine, told, dropped], StopNow())
+    bad.set_exception(ValueError("half a batch"))
+    with pytest.raises(ValueError, match="half a batch"):
+        serverside.let_end([fine, told, bad], StopNow())
+    serverside.let_end([bad], OSError("the first error is the one that is told"))
+
+
 def test_a_paused_process_writes_nothing_after_another_took_over(
     tmp_path: Path, replica_set: Server, replica_db: Db
 ) -> None:
@@ -283,7 +447,7 @@ def test_an_executor_of_the_callers_own_carries_the_workers(
 ) -> None:
     fill(any_db, 2000)
     body = """
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 
 def count_up(document):

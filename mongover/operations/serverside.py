@@ -14,7 +14,7 @@ from mongover.operations.checkpoints import Checkpoints, Counts, Halted
 from mongover.operations.ranges import BY_ID, between, both, cut, exact, size_of, step_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pymongo.client_session import ClientSession
     from pymongo.database import Database
@@ -297,10 +297,25 @@ class Watch:
                         future.result()
                     self.report()
                     self._journal.edge()
-        except BaseException:
+        except BaseException as ending:
             self._halted.set()
-            wait(futures)
+            let_end(futures, ending)
             raise
+
+
+def let_end(futures: Sequence[Future[None]], ending: BaseException) -> None:
+    """Wait for the workers' end, after an error or a stop.
+
+    Raises:
+        Exception: at a stop, what a worker failed with instead: its batch may be half done.
+    """
+    wait(futures)
+    if isinstance(ending, Exception):
+        return
+    for future in futures:
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not isinstance(error, Halted):
+            raise error
 
 
 def _rest(operation: Operation, target: Target, change: Change, work: Work) -> Counts:

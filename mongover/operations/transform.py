@@ -35,7 +35,7 @@ from mongover.operations.checkpoints import (
     reached,
 )
 from mongover.operations.ranges import cut, exact, last_id, size_of
-from mongover.operations.serverside import Watch
+from mongover.operations.serverside import Watch, let_end
 from mongover.operations.transforming import BATCH, Spec, Transforming
 
 if TYPE_CHECKING:
@@ -359,11 +359,11 @@ def _attend(futures: list[Future[None]], target: Target, watch: Watch) -> None:
                 watch.standing = watch.checkpoints.standing()
                 watch.report()
                 target.journal.edge()
-    except BaseException:
+    except BaseException as ending:
         watch.checkpoints.halt()
         for future in futures:
             future.cancel()
-        wait(futures)
+        let_end(futures, ending)
         raise
 
 
