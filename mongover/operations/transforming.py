@@ -31,7 +31,8 @@ from mongover.operations.difference import (
 )
 from mongover.operations.duplicates import shown
 from mongover.operations.guards import Item, Reject, alone, guarded, made, parts, together
-from mongover.operations.ranges import BY_ID, between, both, exact
+from mongover.operations.ranges import both, exact
+from mongover.operations.reading import GROUP, Reader, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +48,6 @@ _BYTES: Final = 12 * 1024 * 1024  # of one command or batch; the server's limit 
 _BUDGET: Final = 2.0  # seconds of computing in one batch; a transaction must stay short
 _LOOK: Final = 64  # documents between two looks at the clock
 _ROUNDS: Final = 200
-_CHUNK: Final = 1_000
 _SENDERS: Final = 2
 _SKIPPED_KEPT: Final = 1_000
 _COLLECTED_KEPT: Final = 100_000
@@ -102,6 +102,8 @@ class Transforming:
         )
         zone = db.codec_options.tz_aware
         self._options = exact(db.codec_options).with_options(tz_aware=zone)
+        self._reader = Reader(self._raw, spec.filter, spec.fields)
+        self._stream: Stream | None = None
         self._decode = bson.decode
         self._encode = bson.encode
         self._new_raw = RawBSONDocument
@@ -117,8 +119,8 @@ class Transforming:
         size = min(size, self._spec.batch)
         if self._snapshot:
             read = _Read()
-            for item in self._read(session, span, size, read):
-                read.items.append(item)
+            items = map(self.item, self._reader.once(session, span, size))
+            read.items.extend(self._until(items, size, read))
             counts = self._write_snapshot(read.items, session, size)
         else:
             read, counts = self._read_and_write(span, size)
@@ -129,16 +131,25 @@ class Transforming:
         return Done(position, done + counts)
 
     def _read_and_write(self, span: Span, size: int) -> tuple[_Read, Counts]:
-        """Compute in this thread while others send what is ready."""
+        """Compute in this thread while others send what is ready.
+
+        While the last of the batch is sent, the first of the next one are computed; they are sent
+        only after this batch's checkpoint.
+        """
+        if self._stream is None or not self._stream.continues(span):
+            self._stream = Stream(map(self.item, self._reader.on_and_on(span)), span)
+        stream = self._stream
         read, sent = _Read(), 0
+        sending: list[Future[tuple[Counts, list[Item]]]] = []
         with ThreadPoolExecutor(_SENDERS, thread_name_prefix="mongover") as pool:
-            sending: list[Future[tuple[Counts, list[Item]]]] = []
-            for item in self._read(None, span, size, read):
+            for item in self._until(iter(stream.next, None), size, read):
                 read.items.append(item)
-                if len(read.items) - sent >= _CHUNK:
+                if len(read.items) - sent >= GROUP:
                     sending.append(pool.submit(self._send_parts, read.items[sent:]))
                     sent = len(read.items)
             sending.append(pool.submit(self._send_parts, read.items[sent:]))
+            while any(not future.done() for future in sending[-_SENDERS:]) and stream.ahead(GROUP):
+                pass
         counts, left = Counts(), []
         for future in sending:
             more, unsure = future.result()
@@ -150,24 +161,16 @@ class Transforming:
         """What was found bad has been kept aside."""
         self._bad.clear()
 
-    def _read(
-        self, session: ClientSession | None, span: Span, size: int, read: _Read
-    ) -> Iterator[Item]:
-        """Documents and what the function makes of them, until one of the limits is met."""
-        query = both(between(span.low, span.high), self._spec.filter)
-        projection = dict.fromkeys(("_id", *self._spec.fields), 1) if self._spec.fields else None
-        found = self._raw.find(query, projection, session=session, batch_size=_CHUNK + 1)
-        found = found.sort("_id", 1).limit(size)
-        if not self._spec.filter:
-            found = found.hint(BY_ID)
+    @staticmethod
+    def _until(items: Iterator[Item], size: int, read: _Read) -> Iterator[Item]:
+        """Items until one of the limits is met."""
         count, total, started = 0, 0, time.monotonic()
-        with found as cursor:
-            for raw in cursor:
-                yield self.item(raw)
-                count, total = count + 1, total + len(raw.raw)
-                if count >= size or total >= _BYTES or _late(count, started):
-                    read.ended = False
-                    break
+        for item in items:
+            yield item
+            count, total = count + 1, total + len(item.raw.raw)
+            if count >= size or total >= _BYTES or _late(count, started):
+                read.ended = False
+                return
 
     def item(self, raw: Any) -> Item:
         """What the function makes of one document.
@@ -198,7 +201,7 @@ class Transforming:
     def change(self, item: Item) -> Fields | None:
         """What becomes of the item's document; None where only the server can tell."""
         if item.literal is not None:
-            before = self._decode(item.raw.raw, self._options)
+            before = self._before(item)
             return difference_or_all(before, made(item, before, self._options))
         if not item.visible:
             return None
@@ -219,16 +222,20 @@ class Transforming:
                 item.update = self._encoded(result)
             else:
                 # Its effect can be known here, and so written like any other difference.
-                before = self._decode(item.raw.raw, self._options)
-                self._compare(item, applied(before, plain))
+                before = self._before(item)
+                self._compare(item, before, applied(before, plain))
         else:
-            self._compare(item, result)
+            # The function may have changed the document that it was given.
+            self._compare(item, self._before(item), result)
+
+    def _before(self, item: Item) -> Document:
+        return self._decode(item.raw.raw, self._options)
 
     def _call(self, item: Item, document: Document) -> Any:
         spec, given = self._spec, document
         old = None
         if spec.model_from is not None:
-            given = old = spec.model_from.model_validate(document)
+            given = old = spec.model_from.model_validate(given)
         result = self._function(given)
         if hasattr(type(result), "model_fields"):
             if spec.model_to is not None and not isinstance(result, spec.model_to):
@@ -236,13 +243,11 @@ class Transforming:
                     f"{spec.name} returned a {type(result).__name__}, not a "
                     f"{spec.model_to.__name__}"
                 )
-            original = self._decode(item.raw.raw, self._options)
-            result = untyped(original, old, result, keep=spec.keep)
+            result = untyped(self._before(item), old, result, keep=spec.keep)
         return check_result(result, spec.name)
 
-    def _compare(self, item: Item, result: Document) -> None:
-        """Take the difference to the document as it was read: the function may have changed it."""
-        before = self._decode(item.raw.raw, self._options)
+    def _compare(self, item: Item, before: Document, result: Document) -> None:
+        """Take the difference to the document as it was read."""
         key = before["_id"]
         if "_id" not in result:
             result = {"_id": key, **result}

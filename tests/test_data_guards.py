@@ -1,0 +1,169 @@
+"""The statements of a transform that change a document only where it is as it was read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from typing import TYPE_CHECKING, Any
+
+import bson
+import pytest
+from bson import Decimal128, Int64, ObjectId
+from bson.binary import Binary
+from bson.raw_bson import RawBSONDocument
+
+from mongover.errors import OperationFailed
+from mongover.operations.checkpoints import Span
+from mongover.operations.guards import Item, alone, made, parts, together
+from mongover.operations.ranges import exact
+from mongover.operations.reading import GROUP, Reader
+from tests.operations_support import Desk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pymongo.database import Database
+
+    Db = Database[dict[str, Any]]
+    Doc = dict[str, Any]
+
+OPTIONS = exact(None)  # type: ignore[arg-type] # its argument is not looked at
+
+
+def keys() -> Iterator[Any]:
+    """Values of every type that an `_id` may have, some of them awkward."""
+    yield from (None, True, False, 1, 2.5, Int64(3), Decimal128("4.5"), float("-inf"))
+    yield from ("", "$name", "$$ROOT", "a.b", "ü", Binary(b"\x00"), b"\x01\x02")
+    yield from ({"a": 1}, {"a": "$b"}, {"nested": {"x": [1, "$y"]}})
+    yield from (dt.datetime(2020, 1, 1), dt.datetime(1960, 1, 1))  # noqa: DTZ001 - as stored
+    yield from (ObjectId() for _ in range(5))
+    yield from (f"k{number}" for number in range(20))
+    yield from range(10, 40)
+
+
+def stored(db: Db) -> list[Any]:
+    """The documents as they came, in the server's order of `_id`."""
+    raw = db.get_collection("a", codec_options=OPTIONS.with_options(document_class=RawBSONDocument))  # type: ignore[type-var] # the driver's own class
+    return list(raw.find().sort("_id", 1))
+
+
+def encoded(document: Doc) -> Any:
+    return RawBSONDocument(bson.encode(document))
+
+
+def item_for(raw: Any, kind: int) -> Item:
+    """One of the ways in which a document can change."""
+    before = bson.decode(raw.raw, OPTIONS)
+    item = Item(before["_id"], raw)
+    if kind == 0:
+        item.field, item.literal = "value", encoded({"$literal": "$new"})
+    elif kind == 1:
+        item.literal = encoded({"$literal": {"value": {"$x": 1}, "more": [1, "$more"]}})
+    elif kind == 2:
+        item.literal, item.gone = encoded({"$literal": {"value": 2}}), ("other", "third")
+    elif kind == 3:
+        item.field, item.literal = "other", encoded({"$literal": None})
+    else:
+        whole = {"_id": before["_id"], "a.b": 1, "$c": 2}
+        item.literal, item.whole = encoded({"$literal": whole}), True
+    return item
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_statement_for_many_documents_does_to_each_what_its_own_would(
+    standalone_db: Db, seed: int
+) -> None:
+    rng = random.Random(seed)
+    db = standalone_db
+    db["a"].insert_many([{"_id": key, "value": 0, "other": "$x", "third": 3} for key in keys()])
+    everything = stored(db)
+    items = [item_for(raw, rng.randrange(5)) for raw in everything if rng.random() < 0.8]
+    meanwhile = rng.sample(everything, 15)
+    for raw in meanwhile:
+        db["a"].update_one({"_id": raw["_id"]}, {"$set": {"third": 4}})
+    wanted: dict[bytes, Doc] = {}
+    for raw in stored(db):
+        wanted[bson.encode({"": raw["_id"]})] = bson.decode(raw.raw, OPTIONS)
+    untouched = {bson.encode({"": raw["_id"]}) for raw in meanwhile}
+    changed = 0
+    for item in items:
+        key = bson.encode({"": item.key})
+        if key not in untouched:
+            changed += 1
+            wanted[key] = made(item, wanted[key], OPTIONS)
+    reply = db.command({"update": "a", "updates": together(items)})
+    assert reply["nModified"] == changed
+    found = {bson.encode({"": raw["_id"]}): bson.decode(raw.raw, OPTIONS) for raw in stored(db)}
+    assert found == wanted
+    again = db.command({"update": "a", "updates": [alone(item) for item in items]})
+    assert again["nModified"] == 0  # none of them is as it was read any more
+
+
+def test_what_is_too_large_for_one_command_goes_in_several() -> None:
+    raw = encoded({"_id": 1, "x": "y" * 5_000_000})
+    items = [Item(n, raw, literal=encoded({"$literal": 1}), field="z") for n in range(5)]
+    assert [len(part) for part in parts([*items, Item(9, raw)])] == [2, 2, 1]
+
+
+def test_documents_as_deeply_nested_as_the_server_allows_are_transformed(any_db: Db) -> None:
+    deep: Any = 1
+    for _ in range(170):
+        deep = {"d": deep}
+    any_db["a"].insert_many([{"_id": n, "deep": deep if n == 4 else 0} for n in range(600)])
+    assert Desk(any_db).do("transform", "a", lambda doc: {**doc, "done": True}) == "done"
+    assert any_db["a"].count_documents({"done": True}) == 600
+    assert any_db["a"].find_one({"_id": 4}) == {"_id": 4, "deep": deep, "done": True}
+
+
+def test_what_a_function_goes_on_changing_is_written_as_it_was_returned(any_db: Db) -> None:
+    any_db["a"].insert_many([{"_id": n} for n in range(700)])
+    shared: dict[str, Any] = {"n": -1, "seen": []}
+
+    def change(doc: Doc) -> Doc:
+        shared["n"] = doc["_id"]
+        shared["seen"] = [doc["_id"]]
+        return {**doc, "shared": shared} if doc["_id"] % 2 else {"$set": {"shared": shared}}
+
+    Desk(any_db).op.transform("a", change)
+    for row in any_db["a"].find():
+        assert row["shared"] == {"n": row["_id"], "seen": [row["_id"]]}
+
+
+def test_an_error_computed_ahead_leaves_the_batch_before_it_done(any_db: Db) -> None:
+    any_db["a"].insert_many([{"_id": n} for n in range(100)])
+
+    def change(doc: Doc) -> Doc:
+        if doc["_id"] == 12:
+            raise ValueError("twelve")
+        return {**doc, "done": True}
+
+    desk = Desk(any_db)
+    with pytest.raises(OperationFailed, match="failed on a document"):
+        desk.op.transform("a", change, batch_size=10)
+    assert any_db["a"].count_documents({"done": True}) == 10
+    spans = list(any_db["_m_checkpoints"].find({"kind": "span"}))
+    assert [(row["position"], row["walked"]) for row in spans] == [([9], 10)]
+
+
+def test_a_cursor_that_the_server_gave_up_is_opened_again_where_it_was(standalone_db: Db) -> None:
+    count = GROUP * 3
+    standalone_db["a"].insert_many([{"_id": n} for n in range(count)])
+    raw = standalone_db.get_collection(
+        "a",
+        codec_options=OPTIONS.with_options(document_class=RawBSONDocument),  # type: ignore[type-var] # the driver's own class
+    )
+    found = []
+    for row in Reader(raw, None, ()).on_and_on(Span("", [], [count])):
+        found.append(bson.decode(row.raw)["_id"])
+        if len(found) in {1, GROUP, GROUP + 7, 2 * GROUP}:
+            gone = [
+                each["cursor"]["cursorId"]
+                for each in standalone_db.client.admin.aggregate(
+                    [
+                        {"$currentOp": {"idleCursors": True}},
+                        {"$match": {"type": "idleCursor", "ns": f"{standalone_db.name}.a"}},
+                    ]
+                )
+            ]
+            standalone_db.command({"killCursors": "a", "cursors": gone or [Int64(1)]})
+    assert found == list(range(count))
