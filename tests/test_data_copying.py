@@ -108,6 +108,32 @@ def test_a_document_that_is_there_already_is_treated_as_told(
     assert db["b"].find_one() == expected
 
 
+def test_a_copy_tells_of_documents_looked_at_and_claims_no_changes(
+    any_db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serverside, "SMALL", 20)
+    monkeypatch.setattr(serverside, "RANGE", 10)
+    any_db["a"].insert_many([{"_id": n, "v": n} for n in range(100)])
+    kept: list[dict[str, Any]] = []
+    for options in ({}, {"filter": {"v": {"$lt": 40}}}):
+        desk = Desk(any_db)
+        assert desk.do("copy", "a", "b", **options) == "done"
+        assert desk.book.steps[-1] == (100, 100)
+        kept += any_db["_m_checkpoints"].find({"kind": "span", "revision": desk.book.revision})
+    assert any_db["b"].count_documents({}) == 100
+    assert sum(row["walked"] for row in kept) == 200
+    assert sum(row["matched"] for row in kept) == 100  # without a filter; else nobody says
+    assert sum(row["changed"] for row in kept) == 0
+
+
+def test_a_copy_in_one_command_tells_of_no_documents_at_all(any_db: Db) -> None:
+    any_db["a"].insert_many([{"_id": n, "v": n} for n in range(10)])
+    for options in ({}, {"filter": {"v": 3}}, {"whole": True}):
+        desk = Desk(any_db)
+        assert desk.do("copy", "a", "b", **options) == "done"
+        assert desk.book.steps == []
+
+
 def test_a_pipeline_that_needs_all_documents_runs_whole(db: Db) -> None:
     db["a"].insert_many([{"_id": n, "k": n % 2} for n in range(20)])
     stages = [{"$group": {"_id": "$k", "v": {"$sum": 1}}}]
