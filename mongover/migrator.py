@@ -186,8 +186,11 @@ class Migrator:
 
     def plan(self, direction: Direction, target: str) -> Plan:
         """What an upgrade or a downgrade to the target would run; runs no code of a revision."""
+        from mongover.lookahead import forewarned  # noqa: PLC0415 - only a plan looks into texts
+
         with self._turn() as turn:
-            return turn.plan(direction, target, self._seen(turn.store))
+            plan = turn.plan(direction, target, self._seen(turn.store))
+            return forewarned(plan, lambda: turn.store.server.info().transactions)
 
     def check(self) -> tuple[Problem, ...]:
         """What is wrong with the files by themselves; asks no server."""

@@ -83,6 +83,7 @@ class Plan:
                 }
                 for step in self.steps
             ],
+            "notices": list(self.notices),
         }
 
 

@@ -45,6 +45,7 @@ FLOORS = {
     "rejects": 3,
     "backups": 3,
     "catalogue": 4,
+    "lookahead": 4,
     "survey": 4,
     "doctor": 4,
     "runner": 4,

@@ -164,6 +164,7 @@ def test_the_plan_as_json_has_the_documented_fields() -> None:
                 "transaction": False,
             }
         ],
+        "notices": [],
     }
 
 

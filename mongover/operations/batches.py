@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from mongover.operations.pace import Pace
     from mongover.operations.ranges import Bound
 
+IN_BATCHES: Final = frozenset(
+    {
+        *("update", "delete", "add_field", "remove_field", "rename_field", "convert_field"),
+        *("copy", "merge_into", "backup", "restore_backup", "transform"),
+    }
+)
+"""The methods of `op` whose work is done batch by batch where there is much of it."""
+
 RANGE: Final = 10_000
 _SLOW: Final = 1.0
 _QUICK: Final = 0.25
@@ -264,6 +272,7 @@ def write_error(error: Document) -> Exception:
 
 
 __all__ = [
+    "IN_BATCHES",
     "RANGE",
     "Course",
     "Done",
