@@ -76,13 +76,13 @@ class Stream:
         self._items = items
         self._ready: deque[Item] = deque()
         self._error: Exception | None = None
-        self._ended = False
-        self._key = span.key
-        self._position = span.low
+        self._span = span
+        self._last: Item | None = None
 
     def continues(self, span: Span) -> bool:
         """Whether the next item is the first of what is left of this span."""
-        return self._key == span.key and self._position == span.low
+        low = self._span.low if self._last is None else [self._last.key]
+        return self._span.key == span.key and low == span.low
 
     def next(self) -> Item | None:
         """The next item; None at the end.
@@ -90,29 +90,26 @@ class Stream:
         Raises:
             Exception: what computing it raised, now or when it was computed ahead.
         """
-        if not self._ready:
-            self._compute()
-        if not self._ready:
-            if self._error is not None:
-                raise self._error
-            return None
-        item = self._ready.popleft()
-        self._position = [item.key]
+        if self._ready:
+            item: Item | None = self._ready.popleft()
+        elif self._error is not None:
+            raise self._error
+        else:
+            item = next(self._items, None)
+        if item is not None:
+            self._last = item
         return item
 
     def ahead(self, most: int) -> bool:
         """Compute one more item for later; False when there is none, or enough of them."""
-        if len(self._ready) >= most:
+        if len(self._ready) >= most or self._error is not None:
             return False
-        self._compute()
-        return not self._ended
-
-    def _compute(self) -> None:
-        if self._ended:
-            return
         try:
-            self._ready.append(next(self._items))
-        except StopIteration:
-            self._ended = True
+            item = next(self._items, None)
         except Exception as error:  # noqa: BLE001 - it is raised where the item is asked for
-            self._ended, self._error = True, error
+            self._error = error
+            return False
+        if item is None:
+            return False
+        self._ready.append(item)
+        return True
