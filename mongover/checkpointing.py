@@ -11,7 +11,7 @@ from mongover import records
 from mongover.errors import LockLost, RecordConflict
 from mongover.operations.base import Ticket
 from mongover.operations.checkpoints import discard, take_over
-from mongover.records import STOPPED
+from mongover.records import STOPPED, Direction
 from mongover.script import load_script
 from mongover.server import connect
 
@@ -108,10 +108,21 @@ class LongWork:
             door=door,
         )
         if self._tickets == 0:
-            (take_over if self._goes_on else discard)(self._database, ticket)
+            self._take(ticket)
         self._tickets += 1
         self._ticketed = self._clock()
         return ticket
+
+    def _take(self, ticket: Ticket) -> None:
+        """Go on with what an earlier attempt left, or forget it, with what it kept aside."""
+        if self._goes_on:
+            take_over(self._database, ticket)
+            return
+        discard(self._database, ticket)
+        stale = {"revision": ticket.revision}
+        if self._attempt.direction is Direction.DOWN:  # it may yet be taken for applied again
+            stale["direction"] = ticket.direction
+        self._database[ticket.rejects].delete_many(stale)
 
     def note(
         self,

@@ -241,6 +241,7 @@ class Migrator:
         target: str = "head",
         *,
         retry: bool = False,
+        retry_rejects: bool = False,
         lock_wait: float | None = None,
         run: str | None = None,
         listener: Listener = ignore,
@@ -248,15 +249,18 @@ class Migrator:
     ) -> RunResult:
         """Apply what the target asks for and everything that it needs, under the lease.
 
-        `retry` first resolves the one blocked revision as repeatable. `lock_wait` counts instead
-        of the configured one; `run` is the id under which the history shall know this run.
+        `retry` first resolves the one blocked revision as repeatable. `retry_rejects` first tries
+        the documents again that applied revisions kept aside, of those that the target needs;
+        what fails again is warned of. `lock_wait` counts instead of the configured one; `run` is
+        the id under which the history shall know this run.
 
         Raises:
             MongoverError: files and history disagree, the lock is held, or a revision failed.
         """
         request = Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry)
         with self._turn() as turn:
-            return turn.run(replace(request, lock_wait=lock_wait, run=run))
+            asked = replace(request, retry_rejects=retry_rejects)
+            return turn.run(replace(asked, lock_wait=lock_wait, run=run))
 
     def downgrade(
         self,
@@ -365,12 +369,12 @@ class Migrator:
         Raises:
             OperationFailed: the revision uses `op.db`, which cannot be held back.
         """
-        from mongover.trial import noted, try_operation  # noqa: PLC0415 - the driver is heavy
+        from mongover.trial import try_operation  # noqa: PLC0415 - the driver is heavy
 
         with self._turn() as turn:
             known = self._seen(turn.store)
             revision = find_revision(turn.files, known, target)
-            operations = noted(turn.script(revision), Direction.UP)
+            operations = turn.noted(revision)
             db = turn.store.server.database
             return tuple(try_operation(db, operation, sample) for operation in operations)
 

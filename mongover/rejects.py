@@ -9,16 +9,19 @@ from mongover.errors import OperationFailed
 from mongover.operations.base import plain
 from mongover.operations.batches import SmallerBatch, start_transaction
 from mongover.operations.checkpoints import Span
+from mongover.operations.ranges import both
 from mongover.operations.transform import Transform
 from mongover.operations.transforming import Transforming
+from mongover.records import Direction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from mongover.operations import Operation
 
 _ATTEMPTS: Final = 5
+_PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,48 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """How many rejected documents were transformed now, and how many failed again."""
+    """How many rejected documents were transformed now, and how many are left.
+
+    `gone` are the transforms, by collection and function, that the revision has no more.
+    """
 
     done: int
     left: int
+    gone: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetriedRevision:
+    """What an upgrade made of the rejected documents of one revision."""
+
+    revision: str
+    done: int
+    left: int
+    problem: str = ""  # why some were not tried, and what to do about it
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as `--json` shows it."""
+        return {
+            "revision": self.revision,
+            "done": self.done,
+            "left": self.left,
+            "problem": self.problem or None,
+        }
+
+    def sentence(self) -> str:
+        """What happened, for people."""
+        return f"{self.revision}: {_documents(self.done)} transformed, {self.left:,} left"
+
+    def warning(self) -> str:
+        """What is left to do; empty where nothing is."""
+        left = f"{self.revision}: {_documents(self.left)} could not be transformed"
+        if self.problem:
+            return f"{left}: {self.problem}; then mongover rejects {self.revision} --retry"
+        return f"{left}: `mongover rejects {self.revision}` says why" if self.left else ""
+
+
+def _documents(number: int) -> str:
+    return f"{number:,} rejected document{'' if number == 1 else 's'}"
 
 
 def read_rejects(
@@ -76,6 +117,16 @@ def _parse(row: Mapping[str, Any]) -> Rejected:
     )
 
 
+def rejecting_revisions(collection: Any) -> frozenset[str]:
+    """The revisions whose upgrade kept documents aside."""
+    return frozenset(collection.distinct("revision", {"direction": Direction.UP.value}))
+
+
+def count_rejects(collection: Any, revision: str) -> int:
+    """How many documents the upgrade of a revision kept aside."""
+    return int(collection.count_documents(_of(revision)))
+
+
 def retry_rejects(
     db: Any,
     collection: Any,
@@ -85,30 +136,49 @@ def retry_rejects(
     transactions: bool,
     check: Callable[[], None],
 ) -> Retried:
-    """Run a revision's transforms on the documents that they once rejected.
+    """Run a revision's transforms on the documents that its upgrade once rejected.
 
     Each document and its removal from the rejects are one transaction where there are any. Those
-    that are gone leave the rejects too.
-
-    Raises:
-        OperationFailed: the revision has no such transform any more.
+    that are gone, or that the filter of the transform no longer finds, leave the rejects too.
+    `check` is called before each document and may raise.
     """
     known = {(o.collection, o.name): o for o in operations if isinstance(o, Transform)}
     done = left = 0
+    gone: dict[tuple[str, str], None] = {}
     with db.client.start_session() as session:
-        for row in list(collection.find({"revision": revision})):
+        for row in _rows(collection, revision):
             check()
-            operation = known.get((row["collection"], row["function"]))
-            if operation is None:
-                raise OperationFailed(
-                    f"{revision} has no transform of {row['collection']} by {row['function']} "
-                    "any more",
-                    hint="put the function back under its old name",
-                )
-            once = _Once(db, collection, operation, row)
-            good = once.in_transaction(session) if transactions else once.plainly()
+            name = row["collection"], row["function"]
+            good = False
+            if name in known:
+                once = _Once(db, collection, known[name], row)
+                good = once.in_transaction(session) if transactions else once.plainly()
+            else:
+                gone[name] = None
             done, left = done + good, left + (not good)
-    return Retried(done, left)
+    return Retried(done, left, tuple(gone))
+
+
+def function_gone(revision: str, gone: Sequence[tuple[str, str]]) -> OperationFailed:
+    """The error for transforms that a revision rejected documents in, and has no more."""
+    names = ", ".join(f"{collection} by {function}" for collection, function in gone)
+    return OperationFailed(
+        f"{revision} has no transform of {names} any more",
+        hint="put the function back under its old name",
+    )
+
+
+def _of(revision: str) -> dict[str, Any]:
+    return {"revision": revision, "direction": Direction.UP.value}
+
+
+def _rows(collection: Any, revision: str) -> Iterator[Mapping[str, Any]]:
+    """The rejects in pages, so that neither memory nor a cursor's patience bounds them."""
+    fields = {"document": 1, "collection": 1, "function": 1}
+    query = _of(revision)
+    while page := list(collection.find(query, fields).sort("_id", 1).limit(_PAGE)):
+        yield from page
+        query = {**_of(revision), "_id": {"$gt": page[-1]["_id"]}}
 
 
 class _Once:
@@ -116,7 +186,8 @@ class _Once:
 
     def __init__(self, db: Any, rejects: Any, operation: Transform, row: Any) -> None:
         key = row["document"]
-        spec = replace(operation.spec(), filter={"_id": {"$eq": key}}, on_error="stop")
+        query = both({"_id": {"$eq": key}}, operation.filter)
+        spec = replace(operation.spec(), filter=query, on_error="stop")
         self._step = Transforming(db, spec, operation.function, None)
         self._span = Span("", [], [key])
         self._rejects = rejects

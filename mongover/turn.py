@@ -13,21 +13,38 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from mongover import events, records
-from mongover.errors import Blocked, DatabaseError, UsageError
+from mongover.errors import (
+    Blocked,
+    DatabaseError,
+    FilesError,
+    Interrupted,
+    MongoverError,
+    RevisionError,
+    RevisionFailed,
+    UsageError,
+)
+from mongover.graph import Targets
 from mongover.identity import author
-from mongover.plan import plan_downgrade, plan_upgrade, status_rows
-from mongover.records import RUNNING, Direction, Resolution
+from mongover.plan import (
+    applied_in_order,
+    known_graph,
+    plan_downgrade,
+    plan_upgrade,
+    status_rows,
+)
+from mongover.records import RUNNING, Direction, Resolution, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mongover.checkpointing import Workplace
     from mongover.config import Config
     from mongover.events import Listener
     from mongover.holding import Held
+    from mongover.operations import Operation
     from mongover.plan import Plan
     from mongover.records import Change, Record
-    from mongover.rejects import Retried
+    from mongover.rejects import Retried, RetriedRevision
     from mongover.revision import RevisionFiles
     from mongover.runner import Surroundings
     from mongover.script import Script
@@ -48,6 +65,7 @@ class Request:
     listener: Listener
     stop: Stop
     retry: bool = False
+    retry_rejects: bool = False
     lock_wait: float | None = None  # instead of the configured one
     run: str | None = None  # the id under which the history shall know the run
 
@@ -64,10 +82,13 @@ class RunResult:
     warnings: tuple[str, ...] = ()
     message: str = ""
     heads: Mapping[str | None, tuple[str, ...]] = field(default_factory=dict)
+    rejects: tuple[RetriedRevision, ...] | None = None  # None where no retry was asked for
 
     def to_json(self) -> dict[str, Any]:
         """The value as `--json` and the HTTP API show it."""
         done = "applied" if self.direction is Direction.UP else "reverted"
+        tried = self.rejects
+        more = {} if tried is None else {"rejects": [one.to_json() for one in tried]}
         return {
             "direction": self.direction.value,
             "target": self.target,
@@ -75,7 +96,13 @@ class RunResult:
             done: list(self.revisions),
             "durationMs": round(self.seconds * 1_000, 1),
             "warnings": list(self.warnings),
+            **more,
         }
+
+    def with_rejects(self, tried: tuple[RetriedRevision, ...] | None) -> RunResult:
+        """The same, with what became of rejected documents; those that are left are warned of."""
+        warned = tuple(filter(None, (one.warning() for one in tried or ())))
+        return replace(self, rejects=tried, warnings=(*self.warnings, *warned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +141,17 @@ class Turn:
         known: Records = self.store.history.read()
         if not someone_runs(known):
             plan, _ = self._plan_retrying(request, known)
-            if not plan.steps:
-                return _nothing(plan, started)
+            if not plan.steps and not self._rejecting(request, known):
+                return _nothing(plan, started, request)
         with self._held(request, self._still_needed(request)) as held:
             if held is None:
                 known = self.store.history.read()
-                return _nothing(self.plan(request.direction, request.target, known), started)
+                plan = self.plan(request.direction, request.target, known)
+                return _nothing(plan, started, request)
             plan, retried = self._plan_retrying(request, held.known)
             if not plan.steps:
-                return _nothing(plan, started)
+                tried = self._retry_all(request, held)
+                return _nothing(plan, started, request).with_rejects(tried)
             return self._run_held(request, held, plan, retried)
 
     def write(
@@ -146,22 +175,101 @@ class Turn:
 
         Raises:
             UsageError: the revision has no file to run.
+            OperationFailed: it has not all of these transforms any more; the others were tried.
         """
-        from mongover.rejects import retry_rejects  # noqa: PLC0415 - the driver is heavy
-        from mongover.trial import noted  # noqa: PLC0415 - the same
+        from mongover.rejects import function_gone  # noqa: PLC0415 - the driver is heavy
 
-        operations = noted(self.script(revision), Direction.UP)
+        operations = self.noted(revision)
         with self._held(request, lambda _: True) as found:
             held = cast("Held", found)  # always needed, so nothing gives up waiting
-            server = self.store.server
-            return retry_rejects(
-                server.database,
-                self.store.rejects,
-                revision,
-                operations,
-                transactions=server.info().transactions,
-                check=held.lease.check,
-            )
+            result = self._try_rejects(request, held, revision, operations)
+        if result.gone:
+            raise function_gone(revision, result.gone)
+        return result
+
+    def noted(self, revision: str) -> tuple[Operation, ...]:
+        """The operations that a revision's upgrade asks for; nothing of it is done.
+
+        Raises:
+            UsageError: the revision has no file to run.
+            RevisionFailed: its code raised.
+        """
+        from mongover.script import where_in  # noqa: PLC0415 - needed for few commands
+        from mongover.trial import noted  # noqa: PLC0415 - the driver is heavy
+
+        script = self.script(revision)
+        try:
+            return noted(script, Direction.UP)
+        except MongoverError:
+            raise
+        except Exception as error:
+            raise RevisionFailed(
+                f"{revision}: upgrade() raised {type(error).__name__} while it was asked for its "
+                "operations",
+                where=where_in(script.revision.path, error.__traceback__),
+                hint="mend it so that its operations can be told without their effects",
+                after="nothing of it was run.",
+            ) from error
+
+    def _try_rejects(
+        self, request: Request, held: Held, revision: str, operations: Iterable[Operation]
+    ) -> Retried:
+        from mongover.rejects import retry_rejects  # noqa: PLC0415 - the driver is heavy
+
+        def check() -> None:
+            held.lease.check()
+            if request.stop.requested:
+                raise Interrupted(
+                    f"stopped between two rejected documents of {revision}, as asked",
+                    hint="the same command goes on with those that are left",
+                    after="the lock was released.",
+                )
+
+        server = self.store.server
+        return retry_rejects(
+            server.database,
+            self.store.rejects,
+            revision,
+            operations,
+            transactions=server.info().transactions,
+            check=check,
+        )
+
+    def _rejecting(self, request: Request, known: Records) -> tuple[str, ...]:
+        """The applied revisions that the target needs and that kept documents aside."""
+        if not request.retry_rejects:
+            return ()
+        from mongover.rejects import rejecting_revisions  # noqa: PLC0415 - the driver is heavy
+
+        graph, applied = known_graph(self.files, known), applied_in_order(known)
+        scope = graph.ancestors(Targets(graph, applied).upgrade(request.target).ids)
+        kept = rejecting_revisions(self.store.rejects) & scope
+        return tuple(each for each in applied if each in kept and _is_applied(known[each]))
+
+    def _retry_all(self, request: Request, held: Held) -> tuple[RetriedRevision, ...] | None:
+        if not request.retry_rejects:
+            return None
+        revisions = self._rejecting(request, held.known)
+        return tuple(self._retry_one(request, held, each) for each in revisions)
+
+    def _retry_one(self, request: Request, held: Held, revision: str) -> RetriedRevision:
+        """Retry the rejects of one revision; what is wrong with its code alone stops no other."""
+        from mongover.rejects import (  # noqa: PLC0415 - the driver is heavy
+            RetriedRevision,
+            count_rejects,
+            function_gone,
+        )
+
+        try:
+            result = self._try_rejects(request, held, revision, self.noted(revision))
+            gone = function_gone(revision, result.gone) if result.gone else None
+            problem = "" if gone is None else _told(gone)
+            tried = RetriedRevision(revision, result.done, result.left, problem)
+        except (FilesError, RevisionError, UsageError) as error:
+            left = count_rejects(self.store.rejects, revision)
+            tried = RetriedRevision(revision, 0, left, _told(error))
+        request.listener(events.Notice(tried.sentence(), revision))
+        return tried
 
     def script(self, revision: str) -> Script:
         """The code of one revision, loaded to run a part of it."""
@@ -177,7 +285,9 @@ class Turn:
         def needed(known: Records) -> bool:
             if request.retry or someone_runs(known):
                 return True
-            return bool(self.plan(request.direction, request.target, known).steps)
+            if self.plan(request.direction, request.target, known).steps:
+                return True
+            return bool(self._rejecting(request, known))
 
         return needed
 
@@ -228,13 +338,15 @@ class Turn:
         _announce(plan, run, info, request.listener)
         # Only now: all that could refuse the plan has agreed to it.
         self.store.history.write(retried)
+        tried = self._retry_all(request, held)
         warnings = run_plan(plan, scripts, held.known, around)
         seconds = time.monotonic() - started
         ids = tuple(step.revision.id for step in plan.steps)
         request.listener(events.RunFinished(run, plan.direction, ids, seconds))
         heads = _heads_after(plan, self.files, self.store.history.read())
         said = _done(plan, seconds)
-        return RunResult(plan.direction, plan.target, run, ids, seconds, warnings, said, heads)
+        result = RunResult(plan.direction, plan.target, run, ids, seconds, warnings, said, heads)
+        return result.with_rejects(tried)
 
     def _surroundings(
         self, request: Request, held: Held, *, run: str, transactions: bool
@@ -339,11 +451,24 @@ def _announce(plan: Plan, run: str, info: ServerInfo, listener: Listener) -> Non
     listener(events.RunStarted(run, plan.direction, plan.target, total, info.address))
 
 
-def _nothing(plan: Plan, started: float) -> RunResult:
+def _nothing(plan: Plan, started: float, request: Request) -> RunResult:
     seconds = time.monotonic() - started
-    return RunResult(
+    result = RunResult(
         plan.direction, plan.target, None, (), seconds, tuple(plan.notices), plan.nothing
     )
+    return result.with_rejects(() if request.retry_rejects else None)
+
+
+def _is_applied(record: Record) -> bool:
+    return record.state is State.APPLIED
+
+
+def _told(error: MongoverError) -> str:
+    """An error, its place and its way out in one sentence."""
+    place = ""
+    if error.where is not None and error.where.line is not None:
+        place = f" ({error.where.path.name}:{error.where.line})"
+    return f"{error.message}{place}; {error.hint}" if error.hint else f"{error.message}{place}"
 
 
 def _done(plan: Plan, seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mongover.cli.output import Paint
+from mongover.cli.running import heard
 from mongover.cli.shape import App, Command, TargetCommand
 from mongover.cli.text import count, moment, number, shorten, table
 from mongover.errors import UsageError
@@ -97,7 +98,8 @@ def rejects(app: App, target: str | None, retry: bool, limit: int | None) -> int
 
 
 def _retry(app: App, migrator: Migrator, target: str) -> int:
-    result = migrator.retry_rejects(target)
+    with heard(app, migrator) as how:
+        result = migrator.retry_rejects(target, **how)
     if app.settings.json:
         app.output.document({"target": target, "done": result.done, "left": result.left})
     mark = Paint("✗", "red") if result.left else Paint("✓", "green")

@@ -17,10 +17,11 @@ from mongover.cli.text import count, duration, schema_name, table
 from mongover.errors import MongoverError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from mongover.migrator import Migrator, RunResult
     from mongover.plan import Plan
+    from mongover.rejects import RetriedRevision
 
 _SECONDS = Seconds(min=0)
 _DOWNGRADE_HINT = """\
@@ -73,11 +74,17 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("upgrade", cls=TargetCommand)
 @click.argument("target", shell_complete=complete_target, default="head")
 @click.option("--retry", is_flag=True, help="Run the one blocked revision again.")
+@click.option(
+    "--retry-rejects",
+    is_flag=True,
+    help="First transform the documents again that were kept aside.",
+)
 @_run_options
 def upgrade(  # noqa: PLR0917 - click calls it by keyword
     app: App,
     target: str,
     retry: bool,  # noqa: FBT001 - a flag of the command line
+    retry_rejects: bool,  # noqa: FBT001 - the same
     only_plan: bool,  # noqa: FBT001 - the same
     lock_wait: float | None,
     lease: float | None,
@@ -89,6 +96,12 @@ def upgrade(  # noqa: PLR0917 - click calls it by keyword
     TARGET is head (the default), a schema (users), a revision (0004, users@0004) or a number of
     steps (+2, users@+1).
     """
+    if only_plan and retry_rejects:
+        raise UsageError(
+            "--plan shows revisions, and cannot show what --retry-rejects would do",
+            hint="mongover rejects lists the documents",
+            after="nothing was run.",
+        )
     with app.migrator(lock_wait=lock_wait, lease=lease, wait=wait) as migrator:
         if only_plan:
             _show_plan(app, migrator.plan(_direction("up"), target))
@@ -96,7 +109,7 @@ def upgrade(  # noqa: PLR0917 - click calls it by keyword
         _run(
             app,
             migrator,
-            lambda **how: migrator.upgrade(target, retry=retry, **how),
+            lambda **how: migrator.upgrade(target, retry=retry, retry_rejects=retry_rejects, **how),
             json_lines=json_lines,
         )
 
@@ -202,6 +215,8 @@ def _screen(app: App, migrator: Migrator) -> RunScreen:
 def _tell_result(app: App, result: RunResult) -> None:
     for warning in result.warnings:
         app.output.warning(warning)
+    if result.rejects is not None:
+        app.output.result(*rejects_sentence(result.rejects))
     if not result.revisions:
         app.output.result(result.message)
         return
@@ -219,6 +234,15 @@ def result_sentence(result: RunResult) -> str:
     told = f" {', '.join(heads)}." if heads else ""
     done = count(len(result.revisions), "revision")
     return f"{done} {word} in {duration(result.seconds)}.{told}"
+
+
+def rejects_sentence(tried: Sequence[RetriedRevision]) -> tuple[str | Paint, ...]:
+    """How many of the documents that were kept aside are transformed now, and how many are not."""
+    if not tried:
+        return ("no rejected document to transform",)
+    done, left = sum(one.done for one in tried), sum(one.left for one in tried)
+    mark = Paint("✗", "red") if left else Paint("✓", "green")
+    return (mark, f" {count(done, 'rejected document')} transformed, {left:,} left")
 
 
 def _show_plan(app: App, planned: Plan) -> None:
