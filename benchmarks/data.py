@@ -38,6 +38,7 @@ from pymongo.monitoring import CommandListener, register  # noqa: E402 - the sam
 from pymongo.write_concern import WriteConcern  # noqa: E402 - the same
 
 from mongover import events  # noqa: E402 - the checkout beside this script is measured
+from mongover.collector import collect_seldom  # noqa: E402 - as above
 from mongover.migrator import Migrator  # noqa: E402 - as above
 from tests.servers import run_replica_set, run_standalone  # noqa: E402 - as above
 
@@ -269,6 +270,7 @@ def ours(url: str, body: str) -> tuple[float, float]:
         if isinstance(event, events.OperationFinished):
             took.append(event.seconds)
 
+    collect_seldom()  # as the command line and its workers do
     spent = Checkpoints()
     register(spent)
     with tempfile.TemporaryDirectory() as folder:

@@ -345,6 +345,7 @@ def test_main_flushes_and_leaves_with_the_exit_code_without_waiting_for_threads(
     ends: list[int] = []
     monkeypatch.setattr(os, "_exit", ends.append)
     monkeypatch.setattr("mongover.cli.signals.install_end", Ending)
+    monkeypatch.setattr("mongover.collector.collect_seldom", lambda: None)
     for outcome in (4, SystemExit(143), SystemExit(None), SystemExit("words")):
         monkeypatch.setattr("mongover.cli.app.run", _returning(outcome))
         main()

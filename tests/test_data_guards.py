@@ -145,6 +145,22 @@ def test_an_error_computed_ahead_leaves_the_batch_before_it_done(any_db: Db) -> 
     assert [(row["position"], row["walked"]) for row in spans] == [([9], 10)]
 
 
+def test_a_document_that_fails_when_it_is_read_again_is_kept_aside(standalone_db: Db) -> None:
+    standalone_db["a"].insert_many([{"_id": n, "n": 0} for n in range(30)])
+
+    def change(doc: Doc) -> Doc:
+        if doc["_id"] == 7 and doc["n"] == 0:
+            standalone_db["a"].update_one({"_id": 7}, {"$set": {"n": "seven"}})
+        return {**doc, "n": int(doc["n"]) + 1}
+
+    Desk(standalone_db).op.transform("a", change, on_error="collect")
+    assert [row["document"] for row in standalone_db["_m_rejects"].find()] == [7]
+    assert standalone_db["a"].count_documents({"n": 1}) == 29
+    assert [row["rejected"] for row in standalone_db["_m_checkpoints"].find({"kind": "span"})] == [
+        1
+    ]
+
+
 def test_a_cursor_that_the_server_gave_up_is_opened_again_where_it_was(standalone_db: Db) -> None:
     count = GROUP * 3
     standalone_db["a"].insert_many([{"_id": n} for n in range(count)])

@@ -18,6 +18,7 @@ FLOORS = {
     "mongover": 0,
     "errors": 0,
     "urls": 0,
+    "collector": 0,
     "config": 1,
     "records": 1,
     "revision": 1,

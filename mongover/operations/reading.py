@@ -42,13 +42,15 @@ class Reader:
 
     def on_and_on(self, span: Span) -> Iterator[Any]:
         """All documents; a cursor that is gone (a long pause) is opened again."""
-        from pymongo.errors import CursorNotFound  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo import CursorType  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import CursorNotFound  # noqa: PLC0415 - the same
 
         low: Bound = span.low
         last: Any = None
         while True:
             try:
-                for raw in self._found(None, low, span.high):
+                # The server sends on without being asked, while this process computes.
+                for raw in self._found(None, low, span.high, cursor_type=CursorType.EXHAUST):
                     last = raw
                     yield raw
             except CursorNotFound:
@@ -57,13 +59,13 @@ class Reader:
             return
 
     def _found(
-        self, session: ClientSession | None, low: Bound, high: Bound, *, limit: int = 0
+        self, session: ClientSession | None, low: Bound, high: Bound, **how: Any
     ) -> Iterator[Any]:
         query = both(between(low, high), self.filter)
         projection = dict.fromkeys(("_id", *self.fields), 1) if self.fields else None
         hint = None if self.filter else BY_ID
         found = self.collection.find(
-            query, projection, session=session, batch_size=GROUP, limit=limit, hint=hint
+            query, projection, session=session, batch_size=GROUP, hint=hint, **how
         )
         with found.sort("_id", 1) as cursor:
             yield from cursor

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from mongover.collector import collect_seldom
 from mongover.errors import OperationFailed
 from mongover.operations.base import (
     Document,
@@ -396,6 +397,7 @@ def _follow_parent() -> None:
             parent.join()
         os._exit(1)
 
+    collect_seldom()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=watch, daemon=True).start()

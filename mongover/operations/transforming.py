@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.errors import MongoverError, OperationFailed
@@ -42,13 +43,15 @@ if TYPE_CHECKING:
 
     from mongover.operations.base import Document, Ticket
     from mongover.operations.checkpoints import Span
+    from mongover.operations.ranges import Bound
 
 BATCH: Final = 5_000
 _BYTES: Final = 12 * 1024 * 1024  # of one command or batch; the server's limit is 16 MB and a bit
 _BUDGET: Final = 2.0  # seconds of computing in one batch; a transaction must stay short
 _LOOK: Final = 64  # documents between two looks at the clock
 _ROUNDS: Final = 200
-_SENDERS: Final = 2
+_SENDERS: Final = 3
+_AHEAD: Final = 2 * GROUP
 _SKIPPED_KEPT: Final = 1_000
 _COLLECTED_KEPT: Final = 100_000
 _LARGEST: Final = 16 * 1024 * 1024
@@ -72,8 +75,29 @@ class Spec:
 
 @dataclass(slots=True)
 class _Read:
-    items: list[Item] = field(default_factory=list)
+    count: int = 0
+    size: int = 0  # bytes
+    last: Bound = field(default_factory=list)
     ended: bool = True  # whether the span holds nothing more
+
+    def take(self, item: Item) -> None:
+        """Count one more item."""
+        self.count += 1
+        self.size += len(item.raw.raw)
+        self.last = [item.key]
+
+
+@dataclass(slots=True)
+class _Written:
+    counts: Counts = field(default_factory=Counts)
+    rejected: list[Item] = field(default_factory=list)
+    unsure: list[Item] = field(default_factory=list)  # perhaps not as they were read
+
+    def add(self, other: _Written) -> None:
+        """What another part became."""
+        self.counts += other.counts
+        self.rejected += other.rejected
+        self.unsure += other.unsure
 
 
 class Transforming:
@@ -117,20 +141,20 @@ class Transforming:
         """Read, compute and write about `size` documents."""
         self._snapshot = session is not None or self._bound
         size = min(size, self._spec.batch)
+        read = _Read()
         if self._snapshot:
-            read = _Read()
-            items = map(self.item, self._reader.once(session, span, size))
-            read.items.extend(self._until(items, size, read))
-            counts = self._write_snapshot(read.items, session, size)
+            found = self._reader.once(session, span, size)
+            items = list(self._until(map(self.item, found), size, read))
+            counts = self._write_snapshot(items, session, size)
+            rejected = [item for item in items if item.error is not None]
         else:
-            read, counts = self._read_and_write(span, size)
-        rejected = [item for item in read.items if item.error is not None]
+            written = self._read_and_write(span, size, read)
+            counts, rejected = written.counts, written.rejected
         self._keep(rejected, session)
-        position = span.high if read.ended else [read.items[-1].key]
-        done = Counts(len(read.items), len(read.items), rejected=len(rejected))
-        return Done(position, done + counts)
+        done = Counts(read.count, read.count, rejected=len(rejected))
+        return Done(span.high if read.ended else read.last, done + counts)
 
-    def _read_and_write(self, span: Span, size: int) -> tuple[_Read, Counts]:
+    def _read_and_write(self, span: Span, size: int, read: _Read) -> _Written:
         """Compute in this thread while others send what is ready.
 
         While the last of the batch is sent, the first of the next one are computed; they are sent
@@ -139,23 +163,17 @@ class Transforming:
         if self._stream is None or not self._stream.continues(span):
             self._stream = Stream(map(self.item, self._reader.on_and_on(span)), span)
         stream = self._stream
-        read, sent = _Read(), 0
-        sending: list[Future[tuple[Counts, list[Item]]]] = []
+        sending: list[Future[_Written]] = []
         with ThreadPoolExecutor(_SENDERS, thread_name_prefix="mongover") as pool:
-            for item in self._until(iter(stream.next, None), size, read):
-                read.items.append(item)
-                if len(read.items) - sent >= GROUP:
-                    sending.append(pool.submit(self._send_parts, read.items[sent:]))
-                    sent = len(read.items)
-            sending.append(pool.submit(self._send_parts, read.items[sent:]))
-            while any(not future.done() for future in sending[-_SENDERS:]) and stream.ahead(GROUP):
+            items = self._until(iter(stream.next, None), size, read)
+            while group := list(islice(items, GROUP)):
+                sending.append(pool.submit(self._send_group, group))
+            while any(not future.done() for future in sending[-_SENDERS:]) and stream.ahead(_AHEAD):
                 pass
-        counts, left = Counts(), []
+        written = _Written()
         for future in sending:
-            more, unsure = future.result()
-            counts += more
-            left += unsure
-        return read, counts + self._settle(left)
+            written.add(future.result())
+        return self._settle(written)
 
     def settled(self) -> None:
         """What was found bad has been kept aside."""
@@ -164,11 +182,11 @@ class Transforming:
     @staticmethod
     def _until(items: Iterator[Item], size: int, read: _Read) -> Iterator[Item]:
         """Items until one of the limits is met."""
-        count, total, started = 0, 0, time.monotonic()
+        started = time.monotonic()
         for item in items:
+            read.take(item)
             yield item
-            count, total = count + 1, total + len(item.raw.raw)
-            if count >= size or total >= _BYTES or _late(count, started):
+            if read.count >= size or read.size >= _BYTES or _late(read.count, started):
                 read.ended = False
                 return
 
@@ -369,26 +387,27 @@ class Transforming:
 
     # -- writing where nothing changed meanwhile ----------------------------------------------
 
-    def _send_parts(self, items: Sequence[Item]) -> tuple[Counts, list[Item]]:
-        """Write each document only if it is still as it was read; what may not have been."""
-        counts = Counts()
-        unsure: list[Item] = []
+    def _send_group(self, items: Sequence[Item]) -> _Written:
+        """Write each document only if it is still as it was read."""
+        written = _Written()
         for part in parts(items):
-            counts += self._write_part(part, unsure)
-        return counts, unsure
+            written.counts += self._write_part(part, written.unsure)
+        written.rejected = [item for item in items if item.error is not None]
+        return written
 
-    def _settle(self, unsure: list[Item]) -> Counts:
+    def _settle(self, written: _Written) -> _Written:
         """Compute anew what changed meanwhile, until all is written."""
-        counts = Counts()
         for _ in range(_ROUNDS):
-            waiting, _ = self._look_again(unsure)
+            waiting, _ = self._look_again(written.unsure)
+            written.rejected += [item for item in written.unsure if item.error is not None]
             if not waiting:
-                return counts
-            more, unsure = self._send_parts(waiting)
-            counts += more + Counts(again=len(waiting))
+                return written
+            written.unsure = []
+            written.add(self._send_group(waiting))
+            written.counts += Counts(again=len(waiting))
         raise OperationFailed(
-            f"{len(unsure)} documents of {self._spec.collection} change faster than they can be "
-            "transformed",
+            f"{len(written.unsure)} documents of {self._spec.collection} change faster than they "
+            "can be transformed",
             hint="run it at a quieter time; `mongover upgrade` goes on from the checkpoint",
         )
 

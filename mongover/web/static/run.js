@@ -16,9 +16,12 @@ const SENTENCES = {
 };
 const SPOKEN = new Set(["LockWaiting", "StepStarted", "StepFinished", "StepFailed"]);
 
+// How far an operation is that has only begun.
+const FRESH = { done: null, documents: null, rate: null, left: null, ranges: null, rangesDone: null, reached: null };
+
 const blank = (id) => ({
   id, state: "waiting", direction: null, target: null, total: null, position: null, revision: null,
-  operation: null, done: null, documents: null, rate: null, lines: [], finished: 0, seconds: null, problem: null,
+  operation: null, ...FRESH, lines: [], finished: 0, seconds: null, problem: null,
 });
 
 // `upgrade head` and `downgrade -1`, as the server words an order.
@@ -35,9 +38,9 @@ export function advance(run, name, e) {
   if (name === "LockWaiting" && run.lines.at(-1)?.kind === "LockWaiting") next.lines.splice(-2, 1);
   if (name === "RunAccepted") Object.assign(next, wish(e.order));
   if (name === "RunStarted") Object.assign(next, { state: "running", direction: e.direction, target: e.target, total: e.total });
-  if (name === "StepStarted") Object.assign(next, { state: "running", revision: e.revision, position: e.position, total: e.total, direction: e.direction, operation: null, done: null, documents: null, rate: null });
-  if (name === "OperationStarted") Object.assign(next, { operation: e.operation, done: null, documents: null, rate: null });
-  if (name === "Progress") Object.assign(next, { done: e.done, documents: e.total, rate: e.seconds > 0 ? e.done / e.seconds : null });
+  if (name === "StepStarted") Object.assign(next, { state: "running", revision: e.revision, position: e.position, total: e.total, direction: e.direction, operation: null, ...FRESH });
+  if (name === "OperationStarted") Object.assign(next, { operation: e.operation, ...FRESH });
+  if (name === "Progress") Object.assign(next, { done: e.done, documents: e.total, rate: e.rate, left: e.left, ranges: e.ranges, rangesDone: e.ranges_done, reached: e.reached });
   if (name === "StepFinished") next.finished = e.position;
   if (name === "RunFinished") next.seconds = e.seconds;
   if (name === "RunEnded") Object.assign(next, { state: e.state, problem: e.problem, operation: null });
@@ -59,6 +62,9 @@ export function adopt(document, known = null) {
     operation: progress.operation ?? null,
     done: progress.done ?? null,
     documents: progress.documents ?? null,
+    ranges: progress.ranges ?? null,
+    rangesDone: progress.rangesDone ?? null,
+    reached: progress.reached ?? null,
     finished: document.revisions?.length ?? base.finished,
     seconds: document.result ? document.result.durationMs / 1000 : base.seconds,
     problem: document.problem ?? null,
@@ -96,7 +102,9 @@ function operation(run) {
   const parts = [];
   if (run.done !== null) parts.push(run.documents ? `${count(run.done)} of ${count(run.documents)} documents` : `${count(run.done)} documents`);
   if (run.rate) parts.push(`${count(Math.round(run.rate))}/s`);
-  if (run.rate && run.documents) parts.push(`${duration(((run.documents - run.done) / run.rate) * 1000)} left`);
+  if (run.left !== null) parts.push(`${duration(run.left * 1000)} left`);
+  if (run.ranges) parts.push(`${run.rangesDone} of ${many(run.ranges, "range")} done`);
+  if (run.reached) parts.push(`at _id ${run.reached}`);
   return h("div", { class: "operation" }, said(run.operation),
     run.done !== null && run.documents ? h("progress", { max: run.documents, value: run.done, "aria-label": "Documents of this operation" }) : null,
     parts.length ? h("div", { class: "soft" }, parts.join(" · ")) : null);
