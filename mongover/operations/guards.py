@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _BYTES: Final = 12 * 1024 * 1024  # of one command; the server's limit is 16 MB and a bit
 _LARGE: Final = 1024 * 1024  # a document beyond it is not sent back whole to be compared
 _OVERHEAD: Final = 200
+_SHORT: Final = 1_000
+_INT32: Final = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Reject:
 class Item:
     """One document: as it was read, and what shall become of it.
 
-    Everything to be written is encoded at once: a function may go on changing what it returned.
+    What is to be written is encoded at once, unless it cannot change: a function may go on changing
+    what it returned.
 
     Attributes:
         key: Its `_id`.
@@ -132,6 +135,19 @@ def guarded(item: Item, fields: tuple[str, ...]) -> Document:
     return {"q": query, "u": item.update, "hint": BY_ID}
 
 
+def is_simple(value: Any) -> bool:
+    """Whether a value can be stored for certain, comes back as it is and cannot change meanwhile.
+
+    It need not be encoded at once, and by itself.
+    """
+    kind = type(value)
+    if kind is str:
+        return len(value) < _SHORT and value.isascii()
+    if kind is int:
+        return bool(-_INT32 <= value < _INT32)
+    return kind is bool or value is None
+
+
 def _stage(field: str, value: Any) -> Document:
     return {"$set": {field: value}} if field else {"$replaceWith": value}
 
@@ -162,7 +178,8 @@ def made(item: Item, before: Document, options: Any) -> Document:
     """The document that an item with a literal makes of `before`."""
     import bson  # noqa: PLC0415 - costs 50 ms
 
-    new: Any = bson.decode(item.literal.raw, options)["$literal"]
+    literal = item.literal if isinstance(item.literal, dict) else None
+    new: Any = (literal or bson.decode(item.literal.raw, options))["$literal"]
     if item.field:
         return {**before, item.field: new}
     if item.whole:

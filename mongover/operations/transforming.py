@@ -31,7 +31,16 @@ from mongover.operations.difference import (
     untyped,
 )
 from mongover.operations.duplicates import shown
-from mongover.operations.guards import Item, Reject, alone, guarded, made, parts, together
+from mongover.operations.guards import (
+    Item,
+    Reject,
+    alone,
+    guarded,
+    is_simple,
+    made,
+    parts,
+    together,
+)
 from mongover.operations.ranges import both, exact
 from mongover.operations.reading import GROUP, Reader, Stream
 
@@ -302,7 +311,8 @@ class Transforming:
         if len(change.set) == 1 and not change.unset:
             ((item.field, value),) = change.set.items()
             if item.field in after:  # and no path into it
-                item.literal = self._encoded({"$literal": value})
+                literal = {"$literal": value}
+                item.literal = literal if is_simple(value) else self._encoded(literal)
                 return
             item.field = ""
         names = dict.fromkeys(path.partition(".")[0] for path in (*change.set, *change.unset))
