@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 from pymongo.monitoring import CommandListener
 
 from mongover.errors import LockLost, OperationFailed
-from mongover.operations import Operations, serverside
+from mongover.operations import Operations, batches, serverside
 from mongover.operations.batches import Course, Done, next_size, walk_spans
 from mongover.operations.checkpoints import Checkpoints, Counts, Span, reached, take_over
 from mongover.operations.documents import Update
@@ -409,6 +409,19 @@ def test_a_pace_slows_an_update_down(ranged: Db) -> None:
     started = time.monotonic()
     Desk(ranged).op.update("a", {}, {"$set": {"n": 1}}, max_rate=400)
     assert time.monotonic() - started > 0.5
+
+
+def test_a_pace_counts_where_every_range_is_one_batch_too(
+    ranged: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serverside, "RANGE", 10_000)
+    ranged["a"].insert_many([{"_id": n} for n in range(2_000)])
+    paused: list[int] = []
+    monkeypatch.setattr(batches.Throttle, "after", lambda _, count, seconds: paused.append(count))
+    Desk(ranged).op.update("a", {}, {"$set": {"n": 1}}, max_rate=4_000)
+    spans = ranged["_m_checkpoints"].count_documents({"kind": "span", "batches": 1})
+    assert spans == 8
+    assert len(paused) >= spans - 2  # none after the last of each of two threads
 
 
 def test_max_lag_without_replication_is_refused_with_the_reason(

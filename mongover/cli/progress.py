@@ -262,7 +262,7 @@ def waiting_text(event: events.LockWaiting, database: str) -> str:
 
 def next_stage(stage: Stage, event: events.Event) -> Stage:
     """How far the run has come with this event."""
-    if stage is Stage.RUNNING or isinstance(event, events.RunStarted):
+    if stage is Stage.RUNNING or isinstance(event, (events.LockTaken, events.RunStarted)):
         return Stage.RUNNING
     return Stage.WAITING
 

@@ -139,22 +139,29 @@ class _Walk:
         self._throttle = throttle
         self._session = session
         self._size = course.size
+        self._before: tuple[int, float] | None = None  # documents and seconds of the last batch
 
     def span(self, span: Span) -> None:
         """Work through one span."""
         while True:
+            self._pause()
             started = time.monotonic()
             once = self._transact if self._course.transactions else self._plainly
             done = once(span)
             self._step.settled()
             seconds = time.monotonic() - started
             self._course.tell(span, done)
+            self._before = done.counts.walked, seconds
             self._size = next_size(self._size, seconds, done.counts, most=self._course.size)
             if ends_at(done.position, span.high):
                 return
             span = Span(span.key, done.position, span.high, span.batches + 1)
+
+    def _pause(self) -> None:
+        """Between two batches, also where the one before ended its span."""
+        if self._before is not None:
             self._course.halt()
-            self._throttle.after(done.counts.walked, seconds)
+            self._throttle.after(*self._before)
 
     def _plainly(self, span: Span) -> Done:
         self._checkpoints.check(span)
