@@ -417,7 +417,7 @@ def test_a_pace_counts_where_every_range_is_one_batch_too(
     monkeypatch.setattr(serverside, "RANGE", 10_000)
     ranged["a"].insert_many([{"_id": n} for n in range(2_000)])
     paused: list[int] = []
-    monkeypatch.setattr(batches.Throttle, "after", lambda _, count, seconds: paused.append(count))
+    monkeypatch.setattr(batches.Throttle, "after", lambda _, count, _seconds: paused.append(count))
     Desk(ranged).op.update("a", {}, {"$set": {"n": 1}}, max_rate=4_000)
     spans = ranged["_m_checkpoints"].count_documents({"kind": "span", "batches": 1})
     assert spans == 8
