@@ -85,7 +85,7 @@ def test_killed_at_random_points_every_document_is_transformed_exactly_once(
     options = f"workers=2, batch_size={max(50, DOCUMENTS // 200)}, pause=0.02"
     folder = project(tmp_path, replica_set, replica_db, COUNT_UP.format(options=options))
     rng, kills = random.Random(os.urandom(8)), 0
-    for attempt in range(20):
+    for attempt in range(KILLS + 2):
         with start_cli("upgrade", cwd=folder) as process:
             if attempt < KILLS:
                 goal = walked(replica_db) + rng.randrange(DOCUMENTS // KILLS)
