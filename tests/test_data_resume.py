@@ -243,6 +243,15 @@ def test_what_was_done_in_ranges_before_the_stopped_operation_is_not_repeated(
     assert counts(standalone_db) == {11: 30_000}
 
 
+def check_blocked(tmp_path: Path, server: Server, db: Db, act: str) -> None:
+    """After that act, one Ctrl-C in the transform leaves what a person must resolve."""
+    fill(db, 4000)
+    body = COUNT_UP.format(options=ONCE).replace("    op.", f"    {act}\n    op.")
+    folder = project(tmp_path, server, db, body)
+    assert "mongover resolve 0001" in stopped(folder, db)
+    assert upgraded(folder)[0] == 4
+
+
 @pytest.mark.parametrize(
     "act",
     [
@@ -254,22 +263,14 @@ def test_what_was_done_in_ranges_before_the_stopped_operation_is_not_repeated(
 def test_one_ctrl_c_still_blocks_what_no_checkpoint_holds(
     tmp_path: Path, standalone: Server, standalone_db: Db, act: str
 ) -> None:
-    fill(standalone_db, 4000)
     standalone_db["b"].insert_one({"n": 0})
-    body = COUNT_UP.format(options=ONCE).replace("    op.", f"    {act}\n    op.")
-    folder = project(tmp_path, standalone, standalone_db, body)
-    assert "mongover resolve 0001" in stopped(folder, standalone_db)
-    assert upgraded(folder)[0] == 4
+    check_blocked(tmp_path, standalone, standalone_db, act)
 
 
 def test_op_db_blocks_after_one_ctrl_c_on_a_replica_set_too(
     tmp_path: Path, replica_set: Server, replica_db: Db
 ) -> None:
-    fill(replica_db, 4000)
-    body = COUNT_UP.format(options=ONCE).replace("    op.", "    op.db\n    op.")
-    folder = project(tmp_path, replica_set, replica_db, body)
-    assert "mongover resolve 0001" in stopped(folder, replica_db)
-    assert upgraded(folder)[0] == 4
+    check_blocked(tmp_path, replica_set, replica_db, "op.db")
 
 
 def test_a_second_ctrl_c_in_the_middle_of_a_batch_blocks_on_a_standalone(

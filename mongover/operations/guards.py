@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mongover.operations.base import Document
 
-_BYTES: Final = 12 * 1024 * 1024  # of one command; the server's limit is 16 MB and a bit
+BYTES: Final = 12 * 1024 * 1024  # of one command or batch; the server's limit is 16 MB and a bit
 _LARGE: Final = 1024 * 1024  # a document beyond it is not sent back whole to be compared
 _OVERHEAD: Final = 200
 _SHORT: Final = 1_000
@@ -95,7 +95,7 @@ def parts(items: Iterable[Item]) -> Iterator[list[Item]]:
         if not item.writes:
             continue
         weight = item.weight
-        if part and size + weight > _BYTES:
+        if part and size + weight > BYTES:
             yield part
             part, size = [], 0
         part.append(item)
@@ -178,8 +178,9 @@ def made(item: Item, before: Document, options: Any) -> Document:
     """The document that an item with a literal makes of `before`."""
     import bson  # noqa: PLC0415 - costs 50 ms
 
-    literal = item.literal if isinstance(item.literal, dict) else None
-    new: Any = (literal or bson.decode(item.literal.raw, options))["$literal"]
+    simple = isinstance(item.literal, dict)
+    literal = item.literal if simple else bson.decode(item.literal.raw, options)
+    new: Any = literal["$literal"]
     if item.field:
         return {**before, item.field: new}
     if item.whole:

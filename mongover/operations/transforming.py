@@ -32,6 +32,7 @@ from mongover.operations.difference import (
 )
 from mongover.operations.duplicates import shown
 from mongover.operations.guards import (
+    BYTES,
     Item,
     Reject,
     alone,
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from mongover.operations.ranges import Bound
 
 BATCH: Final = 5_000
-_BYTES: Final = 12 * 1024 * 1024  # of one command or batch; the server's limit is 16 MB and a bit
 _BUDGET: Final = 2.0  # seconds of computing in one batch; a transaction must stay short
 _LOOK: Final = 64  # documents between two looks at the clock
 _ROUNDS: Final = 200
@@ -195,7 +195,7 @@ class Transforming:
         for item in items:
             read.take(item)
             yield item
-            if read.count >= size or read.size >= _BYTES or _late(read.count, started):
+            if read.count >= size or read.size >= BYTES or _late(read.count, started):
                 read.ended = False
                 return
 
@@ -308,21 +308,15 @@ class Transforming:
 
     def _name(self, item: Item, change: Fields, after: Document) -> None:
         """Name the fields at the top that change, with their new values."""
-        if len(change.set) == 1 and not change.unset:
-            ((item.field, value),) = change.set.items()
-            if item.field in after:  # and no path into it
-                literal = {"$literal": value}
-                item.literal = literal if is_simple(value) else self._encoded(literal)
-                return
-            item.field = ""
         names = dict.fromkeys(path.partition(".")[0] for path in (*change.set, *change.unset))
-        kept = [name for name in names if name in after]
+        kept = {name: after[name] for name in names if name in after}
         if len(names) == len(kept) == 1:
-            item.field = kept[0]
-            item.literal = self._encoded({"$literal": after[kept[0]]})
+            ((item.field, value),) = kept.items()
+            literal = {"$literal": value}
+            item.literal = literal if is_simple(value) else self._encoded(literal)
         else:
-            item.literal = self._encoded({"$literal": {name: after[name] for name in kept}})
-            item.gone = tuple(name for name in names if name not in after)
+            item.literal = self._encoded({"$literal": kept})
+            item.gone = tuple(name for name in names if name not in kept)
 
     def _encoded(self, document: Document) -> Any:
         """The document in BSON, once: what cannot be stored fails here, with its own document."""
