@@ -108,24 +108,19 @@ def _sampled(query: Any, sample: int) -> list[dict[str, Any]]:
 
 
 def _transformed(db: Any, operation: Transform, sample: int) -> Iterator[Difference]:
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
-
     spec = replace(operation.spec(), on_error="collect")
     step = Transforming(db, spec, operation.function, None)
-    options = db.codec_options.with_options(document_class=RawBSONDocument)
-    raw = db.get_collection(operation.collection, codec_options=options)
     stages = _sampled(operation.filter, sample)
     if spec.fields:
         stages.append({"$project": dict.fromkeys(spec.fields, 1)})
-    for document in raw.aggregate(stages):
-        item = step.item(document)
-        before = step.decoded(document)
+    for found in step.found_by(stages):
+        item = step.item(found)
         if item.error is not None:
             yield Difference(item.key, {}, error=item.error.message)
         elif item.delete:
             yield Difference(item.key, {}, deleted=True)
         elif (change := step.change(item)) is not None:
-            yield Difference(item.key, _changes(before, change.set, change.unset))
+            yield Difference(item.key, _changes(found.before, change.set, change.unset))
         elif item.update is not None:
             yield Difference(item.key, {"update": (None, _readable(step, item.update))})
         else:

@@ -10,11 +10,10 @@ import bson
 import pytest
 from bson import Decimal128, Int64, ObjectId
 from bson.binary import Binary
-from bson.raw_bson import RawBSONDocument
 
 from mongover.errors import OperationFailed
 from mongover.operations.checkpoints import Span
-from mongover.operations.guards import Item, alone, made, parts, together
+from mongover.operations.guards import Item, alone, bare, made, parts, together
 from mongover.operations.ranges import exact
 from mongover.operations.reading import GROUP, Reader
 from tests.operations_support import Desk
@@ -41,73 +40,101 @@ def keys() -> Iterator[Any]:
     yield from range(10, 40)
 
 
-def stored(db: Db) -> list[Any]:
-    """The documents as they came, in the server's order of `_id`."""
-    raw = db.get_collection("a", codec_options=OPTIONS.with_options(document_class=RawBSONDocument))  # type: ignore[type-var] # the driver's own class
-    return list(raw.find().sort("_id", 1))
+def stored(db: Db) -> list[bytes]:
+    """The documents as they are, in the server's order of `_id`."""
+    return [found.raw for found in Reader(db["a"], None, (), OPTIONS).on_and_on(Span("", [], []))]
 
 
-def encoded(document: Doc) -> Any:
-    return RawBSONDocument(bson.encode(document))
+def decoded(raw: bytes) -> Doc:
+    return bson.decode(raw, OPTIONS)
 
 
-def item_for(raw: Any, kind: int) -> Item:
+def by_key(db: Db) -> dict[bytes, Doc]:
+    found = map(decoded, stored(db))
+    return {bson.encode({"": document["_id"]}): document for document in found}
+
+
+def item_for(raw: bytes, kind: int) -> Item:
     """One of the ways in which a document can change."""
-    before = bson.decode(raw.raw, OPTIONS)
-    item = Item(before["_id"], raw)
+    item = Item(decoded(raw)["_id"], raw)
+    new: Any = "$new"
     if kind == 0:
-        item.field, item.literal = "value", encoded({"$literal": "$new"})
+        item.field = "value"
     elif kind == 1:
-        item.literal = encoded({"$literal": {"value": {"$x": 1}, "more": [1, "$more"]}})
+        new = {"value": {"$x": 1}, "more": [1, "$more"]}
     elif kind == 2:
-        item.literal, item.gone = encoded({"$literal": {"value": 2}}), ("other", "third")
+        new, item.gone = {"value": 2}, ("other", "third")
     elif kind == 3:
-        item.field, item.literal = "other", encoded({"$literal": None})
+        new, item.field = None, "other"
     else:
-        whole = {"_id": before["_id"], "a.b": 1, "$c": 2}
-        item.literal, item.whole = encoded({"$literal": whole}), True
+        new, item.whole = {"_id": item.key, "a.b": 1, "$c": 2}, True
+    item.new = bson.encode({"": new})
     return item
 
 
+@pytest.mark.parametrize("fields", [(), ("value", "other", "third", "absent")])
 @pytest.mark.parametrize("seed", range(5))
 def test_one_statement_for_many_documents_does_to_each_what_its_own_would(
-    standalone_db: Db, seed: int
+    standalone_db: Db, seed: int, fields: tuple[str, ...]
 ) -> None:
     rng = random.Random(seed)
     db = standalone_db
     db["a"].insert_many([{"_id": key, "value": 0, "other": "$x", "third": 3} for key in keys()])
+    db["a"].insert_many([{"_id": number, "other": None} for number in range(100, 400)])
     everything = stored(db)
     items = [item_for(raw, rng.randrange(5)) for raw in everything if rng.random() < 0.8]
-    meanwhile = rng.sample(everything, 15)
-    for raw in meanwhile:
-        db["a"].update_one({"_id": raw["_id"]}, {"$set": {"third": 4}})
-    wanted: dict[bytes, Doc] = {}
-    for raw in stored(db):
-        wanted[bson.encode({"": raw["_id"]})] = bson.decode(raw.raw, OPTIONS)
-    untouched = {bson.encode({"": raw["_id"]}) for raw in meanwhile}
+    meanwhile = rng.sample(everything, 60)
+    for number, raw in enumerate(meanwhile):
+        change = {"$unset": {"other": ""}} if number % 2 else {"$set": {"third": 4}}
+        db["a"].update_one({"_id": decoded(raw)["_id"]}, change)
+    wanted = by_key(db)
+    untouched = {bson.encode({"": decoded(raw)["_id"]}) for raw in meanwhile}
     changed = 0
     for item in items:
         key = bson.encode({"": item.key})
         if key not in untouched:
-            changed += 1
-            wanted[key] = made(item, wanted[key], OPTIONS)
-    reply = db.command({"update": "a", "updates": together(items)})
+            after = made(item, wanted[key], OPTIONS)
+            changed += after != wanted[key]
+            wanted[key] = after
+    reply = db.command({"update": "a", "updates": together(items, fields)})
     assert reply["nModified"] == changed
-    found = {bson.encode({"": raw["_id"]}): bson.decode(raw.raw, OPTIONS) for raw in stored(db)}
-    assert found == wanted
-    again = db.command({"update": "a", "updates": [alone(item) for item in items]})
+    assert by_key(db) == wanted
+    again = db.command({"update": "a", "updates": [alone(item, fields) for item in items]})
     assert again["nModified"] == 0  # none of them is as it was read any more
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_snapshot_one_statement_does_what_a_statement_for_each_does(
+    standalone_db: Db, seed: int
+) -> None:
+    rng = random.Random(seed)
+    rows = [{"_id": key, "value": 0, "other": "$x", "third": 3} for key in keys()]
+    rows += [{"_id": number, "other": None} for number in range(100, 400)]
+    standalone_db["a"].insert_many(rows)
+    items = [item_for(raw, rng.randrange(5)) for raw in stored(standalone_db) if rng.random() < 0.8]
+    wanted = by_key(standalone_db)
+    for item in items:
+        key = bson.encode({"": item.key})
+        wanted[key] = made(item, wanted[key], OPTIONS)
+    reply = standalone_db.command({"update": "a", "updates": together(items, None)})
+    assert "writeErrors" not in reply
+    assert by_key(standalone_db) == wanted
+    standalone_db["a"].delete_many({})
+    standalone_db["a"].insert_many(rows)
+    reply = standalone_db.command({"update": "a", "updates": [bare(item) for item in items]})
+    assert "writeErrors" not in reply
+    assert by_key(standalone_db) == wanted
+
+
 def test_what_is_too_large_for_one_command_goes_in_several() -> None:
-    raw = encoded({"_id": 1, "x": "y" * 5_000_000})
-    items = [Item(n, raw, literal=encoded({"$literal": 1}), field="z") for n in range(5)]
+    raw = bson.encode({"_id": 1, "x": "y" * 5_000_000})
+    items = [Item(n, raw, bson.encode({"": 1}), field="z") for n in range(5)]
     assert [len(part) for part in parts([*items, Item(9, raw)])] == [2, 2, 1]
 
 
 def test_documents_as_deeply_nested_as_the_server_allows_are_transformed(any_db: Db) -> None:
     deep: Any = 1
-    for _ in range(170):
+    for _ in range(179):
         deep = {"d": deep}
     any_db["a"].insert_many([{"_id": n, "deep": deep if n == 4 else 0} for n in range(600)])
     assert Desk(any_db).do("transform", "a", lambda doc: {**doc, "done": True}) == "done"
@@ -164,13 +191,10 @@ def test_a_document_that_fails_when_it_is_read_again_is_kept_aside(standalone_db
 def test_a_cursor_that_the_server_gave_up_is_opened_again_where_it_was(standalone_db: Db) -> None:
     count = GROUP * 3
     standalone_db["a"].insert_many([{"_id": n} for n in range(count)])
-    raw = standalone_db.get_collection(
-        "a",
-        codec_options=OPTIONS.with_options(document_class=RawBSONDocument),  # type: ignore[type-var] # the driver's own class
-    )
+    reader = Reader(standalone_db["a"], None, (), OPTIONS)
     found = []
-    for row in Reader(raw, None, ()).on_and_on(Span("", [], [count])):
-        found.append(bson.decode(row.raw)["_id"])
+    for row in reader.on_and_on(Span("", [], [count])):
+        found.append(row.given["_id"])
         if len(found) in {1, GROUP, GROUP + 7, 2 * GROUP}:
             gone = [
                 each["cursor"]["cursorId"]

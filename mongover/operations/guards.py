@@ -1,8 +1,9 @@
 """Documents of a transform, and the statements that change one only where it is as it was read.
 
-A statement for many documents is one `multi` update whose pipeline finds the document's part by
-halving: a tree of comparisons on `_id`. To the server that is little more than one change of many
-documents, where a statement for each costs it the search, the parsing and the bookkeeping anew.
+A statement for many documents is one `multi` update: what was read and what is new are two arrays
+of constants in its pipeline, and a document finds its place in them by its `_id`. To the server
+that is little more than one change of many documents, where a statement for each costs it the
+search, the parsing and the bookkeeping anew.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 BYTES: Final = 12 * 1024 * 1024  # of one command or batch; the server's limit is 16 MB and a bit
 _LARGE: Final = 1024 * 1024  # a document beyond it is not sent back whole to be compared
 _OVERHEAD: Final = 200
-_SHORT: Final = 1_000
-_INT32: Final = 2**31
+_EMPTY: Final = 5  # bytes of a document without fields
+_NEAR: Final = 64  # documents among which the server looks for one place by place
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,48 +38,53 @@ class Reject:
         return {"type": self.kind, "code": self.code, "message": self.message}
 
 
+Guard = tuple[str, ...] | None
+"""The fields that are compared with what was read, `()` for all; None: in a snapshot, nothing."""
+
+
 @dataclass(slots=True)
 class Item:
     """One document: as it was read, and what shall become of it.
 
-    What is to be written is encoded at once, unless it cannot change: a function may go on changing
-    what it returned.
+    What is to be written is encoded at once: a function may go on changing what it returned.
 
     Attributes:
         key: Its `_id`.
-        raw: As it was read, a RawBSONDocument.
-        update: What a command's `u` is: operators, a pipeline or a replacement.
-        visible: Whether a look at a document tells if `update` was done to it.
-        literal: Instead of `update`, `{"$literal": …}`: the new value of `field`; or with no
-            `field` those of several, by name; or with `whole` the new document.
+        raw: As it was read, in BSON.
+        new: A document in BSON whose only field, without a name, is the new value of `field`; or
+            with no `field` those of several, by name; or with `whole` the new document.
         field: The only field that changes.
         gone: Fields to be taken away.
-        whole: Whether `literal` is the whole new document.
+        whole: Whether `new` is the whole new document.
+        update: Instead of `new`, what a command's `u` is: operators or a pipeline.
         delete: Whether it shall go.
         error: Why nothing is to be written.
     """
 
     key: Any
-    raw: Any
-    update: Any = None
-    visible: bool = False
-    literal: Any = None
+    raw: bytes
+    new: bytes = b""
     field: str = ""
     gone: tuple[str, ...] = ()
     whole: bool = False
+    update: Any = None
     delete: bool = False
     error: Reject | None = None
 
     @property
     def writes(self) -> bool:
         """Whether anything is to be sent for it."""
-        return self.literal is not None or self.update is not None or self.delete
+        return bool(self.new) or self.update is not None or self.delete
 
     @property
     def weight(self) -> int:
         """About how many bytes it adds to a command."""
-        new = self.update if self.literal is None else self.literal
-        return len(self.raw.raw) + len(getattr(new, "raw", b"")) + _OVERHEAD
+        return len(self.raw) + (len(self.new) or len(getattr(self.update, "raw", b""))) + _OVERHEAD
+
+    @property
+    def large(self) -> bool:
+        """Whether it is too large to be compared whole."""
+        return len(self.raw) > _LARGE
 
     def become(self, other: Item) -> None:
         """Take over what was computed anew."""
@@ -104,83 +110,51 @@ def parts(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield part
 
 
-def together(items: Sequence[Item]) -> list[Document]:
-    """Few statements for items with a literal, given in the order of `_id`.
+def together(items: Sequence[Item], guard: Guard) -> list[Document]:
+    """Few statements for items with a new value, given in the order of `_id`.
 
     A document that is not as it was read is left as it is.
     """
-    by_field: dict[str, list[Item]] = {}
+    alike: dict[tuple[str, tuple[str, ...], bool], list[Item]] = {}
     for item in items:
-        by_field.setdefault(item.field, []).append(item)
+        alike.setdefault((item.field, item.gone, item.whole), []).append(item)
     return [
         {
             "q": {"_id": {"$in": [item.key for item in some]}},
-            "u": [_stage(field, _tree(some, 0, len(some)))],
+            "u": [_stage(some[0], _tree(some, guard))],
             "multi": True,
         }
-        for field, some in by_field.items()
+        for some in alike.values()
     ]
 
 
-def alone(item: Item) -> Document:
-    """The statement for one item with a literal."""
-    return {"q": {"_id": item.key}, "u": [_stage(item.field, _new(item))]}
+def alone(item: Item, fields: tuple[str, ...]) -> Document:
+    """The statement for one item that writes, if its document is as it was read."""
+    large = item.large and not fields
+    if item.new:
+        if large:
+            value = _either(item, _about_as_read(item), _element(_new_values([item]), 0))
+        else:
+            value = _found([item], fields)
+        return {"q": {"_id": item.key}, "u": [_stage(item, value)]}
+    same = _about_as_read(item) if large else _same(_element(_raws([item]), 0), fields)
+    statement: Document = {"q": {"_id": item.key, "$expr": same}, "hint": BY_ID}
+    return statement | ({"limit": 1} if item.delete else {"u": item.update})
 
 
-def guarded(item: Item, fields: tuple[str, ...]) -> Document:
-    """The statement for one item with an update, or that shall go; `fields` are those read."""
-    query = {"_id": item.key, "$expr": _unchanged(item, fields)}
+def bare(item: Item) -> Document:
+    """The statement for one item that writes, whatever its document is now."""
+    statement: Document = {"q": {"_id": item.key}}
     if item.delete:
-        return {"q": query, "limit": 1, "hint": BY_ID}
-    return {"q": query, "u": item.update, "hint": BY_ID}
-
-
-def is_simple(value: Any) -> bool:
-    """Whether a value can be stored for certain, comes back as it is and cannot change meanwhile.
-
-    It need not be encoded at once, and by itself.
-    """
-    kind = type(value)
-    if kind is str:
-        return len(value) < _SHORT and value.isascii()
-    if kind is int:
-        return bool(-_INT32 <= value < _INT32)
-    return kind is bool or value is None
-
-
-def _stage(field: str, value: Any) -> Document:
-    return {"$set": {field: value}} if field else {"$replaceWith": value}
-
-
-def _tree(items: Sequence[Item], first: int, end: int) -> Any:
-    """The expression that comes to the item of the document at hand, by halving."""
-    if end - first == 1:
-        return _new(items[first])
-    middle = (first + end) // 2
-    lower = {"$lt": ["$_id", {"$literal": items[middle].key}]}
-    return {"$cond": [lower, _tree(items, first, middle), _tree(items, middle, end)]}
-
-
-def _new(item: Item) -> Document:
-    """The new value where the document is as it was read, else the one that is there."""
-    same = _as_read(item.raw)
-    if item.field:
-        return {"$cond": [same, item.literal, f"${item.field}"]}
-    if item.whole:
-        return {"$cond": [same, item.literal, "$$ROOT"]}
-    made: Any = {"$mergeObjects": ["$$ROOT", item.literal]}
-    for name in item.gone:
-        made = {"$unsetField": {"field": name, "input": made}}
-    return {"$cond": [same, made, "$$ROOT"]}
+        return statement | {"limit": 1}
+    return statement | {"u": _operators(item) if item.new else item.update}
 
 
 def made(item: Item, before: Document, options: Any) -> Document:
-    """The document that an item with a literal makes of `before`."""
+    """The document that an item with a new value makes of `before`."""
     import bson  # noqa: PLC0415 - costs 50 ms
 
-    simple = isinstance(item.literal, dict)
-    literal = item.literal if simple else bson.decode(item.literal.raw, options)
-    new: Any = literal["$literal"]
+    new: Any = bson.decode(item.new, options)[""]
     if item.field:
         return {**before, item.field: new}
     if item.whole:
@@ -188,32 +162,110 @@ def made(item: Item, before: Document, options: Any) -> Document:
     return {name: value for name, value in before.items() if name not in item.gone} | dict(new)
 
 
-def _as_read(raw: Any) -> Document:
-    """The expression for a document that is what was read.
+def _stage(item: Item, value: Any) -> Document:
+    return {"$set": {item.field: value}} if item.field else {"$replaceWith": value}
 
-    Of a large one only its size and its smaller fields are compared: with the whole of it the
-    command could be larger than the server takes.
+
+def _tree(items: Sequence[Item], guard: Guard) -> Document:
+    """The expression that halves until few are left, and looks for the document among those."""
+    if len(items) <= _NEAR:
+        return _found(items, guard)
+    middle = len(items) // 2
+    lower = {"$lt": ["$_id", {"$literal": items[middle].key}]}
+    return {"$cond": [lower, _tree(items[:middle], guard), _tree(items[middle:], guard)]}
+
+
+def _found(items: Sequence[Item], guard: Guard) -> Document:
+    """The new value of the document at hand, where it is as it was read.
+
+    One that is not among them has the place -1, the last, and is not the same as that one.
     """
-    if len(raw.raw) <= _LARGE:
-        return {"$eq": ["$$ROOT", {"$literal": raw}]}
-    import bson  # noqa: PLC0415 - costs 50 ms
+    place = {"$indexOfArray": [{"$literal": [item.key for item in items]}, "$_id"]}
+    if guard is None:
+        same: Document = {"$gte": ["$$place", 0]}
+    else:
+        same = _same(_element(_raws(items), "$$place"), guard)
+    value = _either(items[0], same, _element(_new_values(items), "$$place"))
+    return {"$let": {"vars": {"place": place}, "in": value}}
 
-    conditions: list[Document] = [{"$eq": [{"$bsonSize": "$$ROOT"}, len(raw.raw)]}]
-    for name, value in raw.items():
+
+def _either(item: Item, same: Document, new: Document) -> Document:
+    """The new value where the document is as it was read, else the one that is there."""
+    if item.field:
+        return {"$cond": [same, new, f"${item.field}"]}
+    if not item.whole:
+        new = {"$mergeObjects": ["$$ROOT", new]}
+        for name in item.gone:
+            new = {"$unsetField": {"field": {"$literal": name}, "input": new}}
+    return {"$cond": [same, new, "$$ROOT"]}
+
+
+def _same(old: Document, fields: tuple[str, ...]) -> Document:
+    """The expression for a document that is what was read; only `fields` of it, if any."""
+    if not fields:
+        return {"$eq": ["$$ROOT", old]}
+    conditions = [{"$eq": [f"${name}", f"$$old.{name}"]} for name in fields]
+    return {"$let": {"vars": {"old": old}, "in": {"$and": conditions}}}
+
+
+def _about_as_read(item: Item) -> Document:
+    """The expression for a large document that is what was read, by its size and smaller fields.
+
+    With the whole of it the command could be larger than the server takes.
+    """
+    import bson  # noqa: PLC0415 - costs 50 ms
+    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+
+    conditions: list[Document] = [{"$eq": [{"$bsonSize": "$$ROOT"}, len(item.raw)]}]
+    for name, value in RawBSONDocument(item.raw).items():
         if len(bson.encode({"": value})) < _LARGE // 100:
             field_now = {"$getField": {"$literal": name}}
             conditions.append({"$eq": [field_now, {"$literal": value}]})
     return {"$and": conditions}
 
 
-def _unchanged(item: Item, fields: tuple[str, ...]) -> Document:
-    if not fields:
-        return _as_read(item.raw)
-    conditions: list[Document] = []
-    for name in fields:
-        now = {"$getField": {"$literal": name}}
-        if name in item.raw:
-            conditions.append({"$eq": [now, {"$literal": item.raw[name]}]})
-        else:
-            conditions.append({"$eq": [{"$type": now}, "missing"]})
-    return {"$and": conditions}
+# -- put together from BSON, which is not decoded and encoded again ---------------------------
+
+
+def _raws(items: Iterable[Item]) -> Document:
+    """The documents as they were read."""
+    return _array(b"\x03%d\x00%b" % (place, item.raw) for place, item in enumerate(items))
+
+
+def _new_values(items: Iterable[Item]) -> Document:
+    """The new values: in `new` stand the type, the end of an empty name, and the value."""
+    news = (item.new for item in items)
+    return _array(b"%b%d%b" % (new[4:5], place, new[5:-1]) for place, new in enumerate(news))
+
+
+def _operators(item: Item) -> Any:
+    """The update that gives a document its new value."""
+    from bson import encode  # noqa: PLC0415 - bson costs 50 ms
+    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+
+    kind, value = item.new[4:5], item.new[6:-1]
+    if item.whole:  # a plain replacement refuses names that begin with `$`
+        return [{"$replaceWith": {"$literal": RawBSONDocument(value)}}]
+    if item.field:
+        value = _document(kind + item.field.encode() + b"\x00" + value)
+    operators = b"\x03$set\x00" + value if len(value) > _EMPTY else b""
+    if item.gone:
+        operators += encode({"$unset": dict.fromkeys(item.gone, "")})[4:-1]
+    return RawBSONDocument(_document(operators))
+
+
+def _array(elements: Iterable[bytes]) -> Document:
+    """Elements in BSON, each named by its place, as an expression."""
+    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
+
+    array = _document(b"".join(elements))
+    literal: Any = RawBSONDocument(_document(b"\x04$literal\x00" + array))
+    return literal  # type: ignore[no-any-return]
+
+
+def _document(elements: bytes) -> bytes:
+    return (len(elements) + 5).to_bytes(4, "little") + elements + b"\x00"
+
+
+def _element(array: Document, place: int | str) -> Document:
+    return {"$arrayElemAt": [array, place]}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mongover.operations.ranges import BY_ID, between, both
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from bson.codec_options import CodecOptions
     from pymongo.client_session import ClientSession
     from pymongo.collection import Collection
 
@@ -20,6 +21,67 @@ if TYPE_CHECKING:
     from mongover.operations.ranges import Bound
 
 GROUP: Final = 500
+_PAGE: Final = 100
+_PAGE_BYTES: Final = 128 * 1024
+
+
+class Page:
+    """A few documents in a row, decoded together."""
+
+    def __init__(self, raws: Sequence[bytes], options: CodecOptions[Document]) -> None:
+        self.raws = raws
+        self._options = options
+        self._before: list[Document] | None = None
+        self.given = self._decoded()
+
+    def before(self, place: int) -> Document:
+        """One of them again, as it was read: a function may have changed what it was given."""
+        if self._before is None:
+            self._before = self._decoded()
+        return self._before[place]
+
+    def _decoded(self) -> list[Document]:
+        from bson import decode_all  # noqa: PLC0415 - bson costs 50 ms
+
+        return decode_all(b"".join(self.raws), self._options)
+
+
+class Found(NamedTuple):
+    """One document that was read: `given` is for the function, which may change it."""
+
+    given: Document
+    raw: bytes
+    page: Page
+    place: int
+
+    @property
+    def before(self) -> Document:
+        """The document as it was read."""
+        return self.page.before(self.place)
+
+
+def found_in(data: bytes, options: CodecOptions[Document]) -> Iterator[Found]:
+    """The documents that stand one after another in a piece of BSON."""
+    for raws in _cut(data):
+        page = Page(raws, options)
+        for place, raw in enumerate(raws):
+            given = page.given[place]
+            page.given[place] = {}  # what a function makes of it lives no longer than it must
+            yield Found(given, raw, page, place)
+
+
+def _cut(data: bytes) -> Iterator[list[bytes]]:
+    raws: list[bytes] = []
+    start = end = 0
+    while end < len(data):
+        size = int.from_bytes(data[end : end + 4], "little")
+        raws.append(data[end : end + size])
+        end += size
+        if len(raws) == _PAGE or end - start > _PAGE_BYTES:
+            yield raws
+            raws, start = [], end
+    if raws:
+        yield raws
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,48 +89,63 @@ class Reader:
     """Reads the documents of a span as they are, in the order of `_id`.
 
     Attributes:
-        collection: Where; its documents are RawBSONDocuments.
+        collection: Where.
         filter: Which of them.
         fields: The only ones that are wanted; none: all.
+        options: How they are decoded.
     """
 
     collection: Collection[Any]
     filter: Document | None
     fields: tuple[str, ...]
+    options: CodecOptions[Document]
 
-    def once(self, session: ClientSession | None, span: Span, size: int) -> Iterator[Any]:
+    def once(self, session: ClientSession | None, span: Span, size: int) -> Iterator[Found]:
         """At most `size` documents; a cursor that is gone is an error."""
         return self._found(session, span.low, span.high, limit=size)
 
-    def on_and_on(self, span: Span) -> Iterator[Any]:
+    def on_and_on(self, span: Span) -> Iterator[Found]:
         """All documents; a cursor that is gone (a long pause) is opened again."""
         from pymongo import CursorType  # noqa: PLC0415 - heavy, needed only to run
         from pymongo.errors import CursorNotFound  # noqa: PLC0415 - the same
 
         low: Bound = span.low
-        last: Any = None
+        last: Found | None = None
         while True:
             try:
                 # The server sends on without being asked, while this process computes.
-                for raw in self._found(None, low, span.high, cursor_type=CursorType.EXHAUST):
-                    last = raw
-                    yield raw
+                for found in self._found(None, low, span.high, cursor_type=CursorType.EXHAUST):
+                    last = found
+                    yield found
             except CursorNotFound:
-                low = low if last is None else [last["_id"]]
+                low = low if last is None else [last.before["_id"]]
                 continue
             return
 
+    def these(self, keys: Sequence[Any]) -> Iterator[Found]:
+        """Those of these documents that the filter finds, whole, in any order."""
+        query = both({"_id": {"$in": list(keys)}}, self.filter)
+        return self._all(self.collection.find_raw_batches(query))
+
+    def found_by(self, stages: Sequence[Document]) -> Iterator[Found]:
+        """Those that an aggregation finds."""
+        return self._all(self.collection.aggregate_raw_batches(stages))
+
     def _found(
         self, session: ClientSession | None, low: Bound, high: Bound, **how: Any
-    ) -> Iterator[Any]:
+    ) -> Iterator[Found]:
         query = both(between(low, high), self.filter)
         projection = dict.fromkeys(("_id", *self.fields), 1) if self.fields else None
         hint = None if self.filter else BY_ID
-        found = self.collection.find(
+        batches = self.collection.find_raw_batches(
             query, projection, session=session, batch_size=GROUP, hint=hint, **how
         )
-        with found.sort("_id", 1) as cursor:
-            yield from cursor
+        return self._all(batches.sort("_id", 1))
+
+    def _all(self, batches: Any) -> Iterator[Found]:
+        with batches as cursor:
+            for data in cursor:
+                yield from found_in(data, self.options)
 
 
 class Stream:

@@ -21,8 +21,8 @@ from mongover.operations.difference import (
     Fields,
     NeedsReplacement,
     applied,
+    changed,
     check_result,
-    difference,
     difference_or_all,
     is_operators,
     plain_fields,
@@ -36,14 +36,13 @@ from mongover.operations.guards import (
     Item,
     Reject,
     alone,
-    guarded,
-    is_simple,
+    bare,
     made,
     parts,
     together,
 )
-from mongover.operations.ranges import both, exact
-from mongover.operations.reading import GROUP, Reader, Stream
+from mongover.operations.ranges import exact
+from mongover.operations.reading import GROUP, Found, Reader, Stream, found_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,7 +91,7 @@ class _Read:
     def take(self, item: Item) -> None:
         """Count one more item."""
         self.count += 1
-        self.size += len(item.raw.raw)
+        self.size += len(item.raw)
         self.last = [item.key]
 
 
@@ -129,18 +128,15 @@ class Transforming:
         self._function = function
         self._ticket = ticket
         self._bound = bound  # the caller's transaction is open and bound
-        self._raw = db.get_collection(
-            spec.collection,
-            codec_options=db.codec_options.with_options(document_class=RawBSONDocument),
-        )
         zone = db.codec_options.tz_aware
         self._options = exact(db.codec_options).with_options(tz_aware=zone)
-        self._reader = Reader(self._raw, spec.filter, spec.fields)
+        self._reader = Reader(db[spec.collection], spec.filter, spec.fields, self._options)
         self._stream: Stream | None = None
         self._decode = bson.decode
         self._encode = bson.encode
         self._new_raw = RawBSONDocument
         self._snapshot = bound
+        self._singly = bound  # whether each document gets a statement of its own
         self._bad: dict[bytes, Reject] = {}
         self._kept = -1
 
@@ -187,6 +183,7 @@ class Transforming:
     def settled(self) -> None:
         """What was found bad has been kept aside."""
         self._bad.clear()
+        self._singly = self._bound
 
     @staticmethod
     def _until(items: Iterator[Item], size: int, read: _Read) -> Iterator[Item]:
@@ -199,67 +196,64 @@ class Transforming:
                 read.ended = False
                 return
 
-    def item(self, raw: Any) -> Item:
+    def found_by(self, stages: list[Document]) -> Iterator[Found]:
+        """The documents that an aggregation finds."""
+        return self._reader.found_by(stages)
+
+    def decoded(self, update: Any) -> Document:
+        """What an item's update says."""
+        return self._decode(update.raw, self._options)
+
+    def item(self, found: Found) -> Item:
         """What the function makes of one document.
 
         Raises:
             OperationFailed: it failed, and the policy is to stop.
         """
-        document = self._decode(raw.raw, self._options)
-        item = Item(document["_id"], raw)
+        key = found.given["_id"]
+        # The function could change one that is a document.
+        item = Item(found.before["_id"] if isinstance(key, dict) else key, found.raw)
         known = self._bad.get(_key(item.key)) if self._bad else None
         if known is not None:
             item.error = known
             return item
         try:
-            self._decide(item, document)
+            self._decide(item, found)
         except Exception as error:
             if self._spec.on_error == "stop":
                 raise self._stopped(item.key, error) from error
             item.error = rejected(error, self._function)
-            item.update = item.literal = None
-            item.delete = False
+            item.new, item.update, item.delete = b"", None, False
         return item
-
-    def decoded(self, raw: Any) -> Document:
-        """A raw document, or one as it is, as the function is given it."""
-        return self._decode(raw.raw, self._options) if hasattr(raw, "raw") else raw
 
     def change(self, item: Item) -> Fields | None:
         """What becomes of the item's document; None where only the server can tell."""
-        if item.literal is not None:
-            before = self._before(item)
-            return difference_or_all(before, made(item, before, self._options))
-        if not item.visible:
+        if not item.new:
             return None
-        update = self._decode(item.update.raw, self._options)
-        return Fields(update.get("$set", {}), update.get("$unset", {}))
+        before = self._decode(item.raw, self._options)
+        return difference_or_all(before, made(item, before, self._options))
 
-    def _decide(self, item: Item, document: Document) -> None:
-        result = self._call(item, document)
+    def _decide(self, item: Item, found: Found) -> None:
+        result = self._call(found)
         if result is None:
             return
         if result is DELETE:
             item.delete = True
         elif isinstance(result, list):
-            item.update = [self._encoded(stage) for stage in result]
+            item.update = [self._raw(stage) for stage in result]
         elif is_operators(result):
-            plain = None if self._snapshot or self._spec.fields else plain_fields(result)
+            plain = plain_fields(result)
             if plain is None:
-                item.update = self._encoded(result)
+                item.update = self._raw(result)
             else:
                 # Its effect can be known here, and so written like any other difference.
-                before = self._before(item)
-                self._compare(item, before, applied(before, plain))
+                self._compare(item, found.before, applied(found.before, plain))
         else:
             # The function may have changed the document that it was given.
-            self._compare(item, self._before(item), result)
+            self._compare(item, found.before, result)
 
-    def _before(self, item: Item) -> Document:
-        return self._decode(item.raw.raw, self._options)
-
-    def _call(self, item: Item, document: Document) -> Any:
-        spec, given = self._spec, document
+    def _call(self, found: Found) -> Any:
+        spec, given = self._spec, found.given
         old = None
         if spec.model_from is not None:
             given = old = spec.model_from.model_validate(given)
@@ -270,30 +264,25 @@ class Transforming:
                     f"{spec.name} returned a {type(result).__name__}, not a "
                     f"{spec.model_to.__name__}"
                 )
-            result = untyped(self._before(item), old, result, keep=spec.keep)
+            result = untyped(found.before, old, result, keep=spec.keep)
         return check_result(result, spec.name)
 
     def _compare(self, item: Item, before: Document, result: Document) -> None:
         """Take the difference to the document as it was read."""
-        key = before["_id"]
         if "_id" not in result:
-            result = {"_id": key, **result}
-        elif not same(result["_id"], key):
+            result = {"_id": item.key, **result}
+        elif same(result["_id"], item.key):
+            before["_id"] = result["_id"]  # so that it is not compared again
+        else:
             raise OperationFailed(
                 f"{self._spec.name} returned another _id than it was given",
                 hint="insert the new document by op.db and return op.DELETE for the old one",
             )
         try:
-            change = difference(before, result)
+            if change := changed(before, result):
+                self._name(item, change)
         except NeedsReplacement:
-            self._replace(item, {"_id": key, **result})
-            return
-        if not change:
-            return
-        if self._snapshot or self._spec.fields:
-            item.update, item.visible = self._encoded(change.operators()), True
-        else:
-            self._name(item, change, result)
+            self._replace(item, {"_id": item.key, **result})
 
     def _replace(self, item: Item, after: Document) -> None:
         if self._spec.fields:
@@ -301,31 +290,27 @@ class Transforming:
                 f"{self._spec.name} changed a field whose name has a dot or begins with $",
                 hint="leave `projection` out, so that whole documents can be replaced",
             )
-        if self._snapshot:
-            item.update = self._encoded(after)
-        else:
-            item.literal, item.whole = self._encoded({"$literal": after}), True
+        item.new, item.whole = self._encoded({"": after}), True
 
-    def _name(self, item: Item, change: Fields, after: Document) -> None:
+    def _name(self, item: Item, change: Fields) -> None:
         """Name the fields at the top that change, with their new values."""
-        names = dict.fromkeys(path.partition(".")[0] for path in (*change.set, *change.unset))
-        kept = {name: after[name] for name in names if name in after}
-        if len(names) == len(kept) == 1:
-            ((item.field, value),) = kept.items()
-            literal = {"$literal": value}
-            item.literal = literal if is_simple(value) else self._encoded(literal)
+        if len(change.set) == 1 and not change.unset:
+            ((item.field, value),) = change.set.items()
+            item.new = self._encoded({"": value})
         else:
-            item.literal = self._encoded({"$literal": kept})
-            item.gone = tuple(name for name in names if name not in kept)
+            item.new, item.gone = self._encoded({"": change.set}), tuple(change.unset)
 
-    def _encoded(self, document: Document) -> Any:
+    def _raw(self, document: Document) -> Any:
+        return self._new_raw(self._encoded(document))
+
+    def _encoded(self, document: Document) -> bytes:
         """The document in BSON, once: what cannot be stored fails here, with its own document."""
         data = self._encode(document)
         if len(data) > _LARGEST:
             from pymongo.errors import DocumentTooLarge  # noqa: PLC0415 - heavy, seldom needed
 
             raise DocumentTooLarge("it would be larger than 16 MB")
-        return self._new_raw(data)
+        return data
 
     def _stopped(self, key: Any, error: Exception) -> MongoverError:
         why = error.message if isinstance(error, MongoverError) else type(error).__name__
@@ -343,42 +328,59 @@ class Transforming:
     def _write_snapshot(
         self, items: Sequence[Item], session: ClientSession | None, size: int
     ) -> Counts:
-        changed = deleted = 0
+        counts = Counts()
         for part in parts(items):
-            updates = [item for item in part if not item.delete]
-            deletes = [item for item in part if item.delete]
-            if updates:
-                statements = [{"q": {"_id": item.key}, "u": item.update} for item in updates]
-                reply = self._in_snapshot("update", "updates", statements, session)
-                self._refused(reply, updates, session, size)
-                changed += int(reply["nModified"])
-            if deletes:
-                statements = [{"q": {"_id": item.key}, "limit": 1} for item in deletes]
-                reply = self._in_snapshot("delete", "deletes", statements, session)
-                self._refused(reply, deletes, session, size)
-                deleted += int(reply["n"])
-        return Counts(changed=changed, deleted=deleted)
+            new = [item for item in part if item.new]
+            updated = [item for item in part if item.update is not None]
+            deleted = [item for item in part if item.delete]
+            if new and not self._singly:
+                counts += Counts(changed=self._together_in_snapshot(new, session, size))
+            elif new:
+                counts += Counts(changed=self._singly_in_snapshot(new, session, size))
+            if updated:
+                counts += Counts(changed=self._singly_in_snapshot(updated, session, size))
+            if deleted:
+                counts += Counts(deleted=self._singly_in_snapshot(deleted, session, size))
+        return counts
 
-    def _in_snapshot(
-        self, verb: str, many: str, statements: list[Document], session: ClientSession | None
-    ) -> Document:
-        command = {verb: self._spec.collection, many: statements}
-        return dict(self._db.command(command, session=session))
+    def _together_in_snapshot(
+        self, items: Sequence[Item], session: ClientSession | None, size: int
+    ) -> int:
+        """Write new values; what is refused, only statements of their own can tell."""
+        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
 
-    def _refused(
-        self, reply: Document, items: Sequence[Item], session: ClientSession | None, size: int
-    ) -> None:
-        """Stop at the first refusal, or try again without that document."""
-        if not reply.get("writeErrors"):
-            return
-        first = reply["writeErrors"][0]
-        item = items[int(first["index"])]
-        reject = refused(first)
-        if self._spec.on_error == "stop" or session is None:
-            raise self._not_written(item.key, reject)
-        self._bad[_key(item.key)] = reject
-        # The transaction is gone with the error; near bad documents there may be more of them.
-        raise SmallerBatch(max(1, size // 4))
+        groups = [items[start : start + GROUP] for start in range(0, len(items), GROUP)]
+        statements = [statement for group in groups for statement in together(group, None)]
+        try:
+            reply = self._db.command(self._writing(statements), session=session)
+        except OperationFailure as error:
+            if error.code not in _TOO_MUCH:
+                raise
+        else:
+            if not reply.get("writeErrors"):
+                return int(reply["nModified"])
+        self._singly = True
+        raise SmallerBatch(size)
+
+    def _singly_in_snapshot(
+        self, items: Sequence[Item], session: ClientSession | None, size: int
+    ) -> int:
+        delete = items[0].delete
+        statements = [bare(item) for item in items]
+        reply = self._db.command(self._writing(statements, delete=delete), session=session)
+        if reply.get("writeErrors"):
+            # The transaction is gone with the error; near bad documents there may be more of them.
+            first = reply["writeErrors"][0]
+            item, reject = items[int(first["index"])], refused(first)
+            if self._spec.on_error == "stop" or session is None:
+                raise self._not_written(item.key, reject)
+            self._bad[_key(item.key)] = reject
+            raise SmallerBatch(max(1, size // 4))
+        return int(reply["n"] if delete else reply["nModified"])
+
+    def _writing(self, statements: list[Document], *, delete: bool = False) -> Document:
+        verb, many = ("delete", "deletes") if delete else ("update", "updates")
+        return {verb: self._spec.collection, many: statements}
 
     def _not_written(self, key: Any, reject: Reject) -> OperationFailed:
         return OperationFailed(
@@ -416,15 +418,19 @@ class Transforming:
         )
 
     def _write_part(self, part: Sequence[Item], unsure: list[Item]) -> Counts:
-        literal = [item for item in part if item.literal is not None]
-        counts = self._write_together(literal, unsure) if literal else Counts()
-        seen = [item for item in part if item.visible]
+        counts = Counts()
+        known = [item for item in part if item.new]
+        large = [item for item in known if item.large]
+        small = [item for item in known if not item.large] if large else known
+        if small:
+            counts += self._write_together(small, unsure)
+        if large:
+            counts += self._write_alone(large, unsure)
+        # What operators do cannot be seen afterwards, so each of them goes by itself.
         gone = [item for item in part if item.delete]
-        # What other operators do cannot be seen afterwards, so each of them goes by itself.
-        blind = [[i] for i in part if not (i.visible or i.delete or i.literal is not None)]
-        for some in (seen, gone, *blind):
+        for some in (gone, *([item] for item in part if item.update is not None)):
             if some:
-                statements = [guarded(item, self._spec.fields) for item in some]
+                statements = [alone(item, self._spec.fields) for item in some]
                 reply = self._send(statements, delete=some[0].delete)
                 counts += self._judge(some, reply, "n", unsure)
         return counts
@@ -434,14 +440,17 @@ class Transforming:
         from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
 
         try:
-            reply = self._send(together(items))
+            reply = self._send(together(items, self._spec.fields))
         except OperationFailure as error:
             if error.code not in _TOO_MUCH:
                 raise
-            reply = None
-        if reply is not None and not reply.get("writeErrors"):
-            return self._judge(items, reply, "nModified", unsure)
-        reply = self._send([alone(item) for item in items])
+        else:
+            if not reply.get("writeErrors"):
+                return self._judge(items, reply, "nModified", unsure)
+        return self._write_alone(items, unsure)
+
+    def _write_alone(self, items: Sequence[Item], unsure: list[Item]) -> Counts:
+        reply = self._send([alone(item, self._spec.fields) for item in items])
         not_sure: list[Item] = []
         counts = self._judge(items, reply, "nModified", not_sure)
         if not not_sure:
@@ -452,8 +461,7 @@ class Transforming:
         return Counts(changed=written)
 
     def _send(self, statements: list[Document], *, delete: bool = False) -> Document:
-        verb, many = ("delete", "deletes") if delete else ("update", "updates")
-        command = {verb: self._spec.collection, many: statements, "ordered": False}
+        command = {**self._writing(statements, delete=delete), "ordered": False}
         return send(self._db, command, None)
 
     def _judge(
@@ -478,35 +486,34 @@ class Transforming:
         waiting: list[Item] = []
         written = 0
         for some in parts(items):
-            query = both({"_id": {"$in": [item.key for item in some]}}, self._spec.filter)
-            found = {}
-            for raw in self._raw.find(query):  # whole: what was written may not have been read
-                found[_key(self._decode(raw.raw, self._options)["_id"])] = raw
+            # Whole: what was written may not have been read.
+            there = {
+                _key(one.given["_id"]): one for one in self._reader.these([i.key for i in some])
+            }
             # A document that is gone was deleted meanwhile, or is no longer what was asked for.
             for item in some:
-                raw = found.get(_key(item.key))
-                if raw is None:
+                found = there.get(_key(item.key))
+                if found is None:
                     continue
-                if self._was_written(item, raw):
+                if self._was_written(item, found.before):
                     written += 1
-                elif self._renew(item, raw):
+                elif self._renew(item, found):
                     waiting.append(item)
         return waiting, written
 
-    def _was_written(self, item: Item, raw: Any) -> bool:
-        current = self._decode(raw.raw, self._options)
+    def _was_written(self, item: Item, current: Document) -> bool:
         if item.whole:
             return same(current, made(item, current, self._options))
         change = self.change(item)
         return change is not None and shows(current, change)
 
-    def _renew(self, item: Item, raw: Any) -> bool:
+    def _renew(self, item: Item, found: Found) -> bool:
         """Compute an item from the document as it is now; False when nothing is to be done."""
         if self._spec.fields:
-            current = self._decode(raw.raw, self._options)
             names = {"_id", *self._spec.fields}
-            raw = self._encoded({name: value for name, value in current.items() if name in names})
-        item.become(self.item(raw))
+            kept = {name: value for name, value in found.before.items() if name in names}
+            (found,) = found_in(self._encoded(kept), self._options)
+        item.become(self.item(found))
         return item.writes
 
     # -- what cannot be transformed -----------------------------------------------------------
@@ -565,18 +572,6 @@ def _key(value: Any) -> bytes:
     import bson  # noqa: PLC0415 - costs 50 ms
 
     return bson.encode({"": value})
-
-
-def _encoded(document: Document) -> Any:
-    """The document in BSON, once: what cannot be stored fails here, with its own document."""
-    import bson  # noqa: PLC0415 - costs 50 ms
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
-    from pymongo.errors import DocumentTooLarge  # noqa: PLC0415 - heavy, needed only to run
-
-    data = bson.encode(document)
-    if len(data) > _LARGEST:
-        raise DocumentTooLarge("it would be larger than 16 MB")
-    return RawBSONDocument(data)
 
 
 def refused(error: Document) -> Reject:
