@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mongover.errors import OperationFailed
 from mongover.operations import Operations
 from mongover.operations.base import plain
+from mongover.operations.computing import Computing
 from mongover.operations.difference import difference_or_all, value_at
 from mongover.operations.documents import Update
+from mongover.operations.reading import Reader, options_of
 from mongover.operations.transform import Transform
-from mongover.operations.transforming import Transforming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,28 +110,30 @@ def _sampled(query: Any, sample: int) -> list[dict[str, Any]]:
 
 def _transformed(db: Any, operation: Transform, sample: int) -> Iterator[Difference]:
     spec = replace(operation.spec(), on_error="collect")
-    step = Transforming(db, spec, operation.function, None)
+    options = options_of(db)
+    computing = Computing(spec, operation.function, options)
+    reader = Reader(db[operation.collection], None, (), options)
     stages = _sampled(operation.filter, sample)
     if spec.fields:
         stages.append({"$project": dict.fromkeys(spec.fields, 1)})
-    for found in step.found_by(stages):
-        item = step.item(found)
+    for found in reader.found_by(stages):
+        item = computing.item(found)
         if item.error is not None:
             yield Difference(item.key, {}, error=item.error.message)
         elif item.delete:
             yield Difference(item.key, {}, deleted=True)
-        elif (change := step.change(item)) is not None:
+        elif (change := computing.change(item)) is not None:
             yield Difference(item.key, _changes(found.before, change.set, change.unset))
         elif item.update is not None:
-            yield Difference(item.key, {"update": (None, _readable(step, item.update))})
+            yield Difference(item.key, {"update": (None, _readable(computing, item.update))})
         else:
             yield Difference(item.key, {})
 
 
-def _readable(step: Transforming, update: Any) -> Any:
+def _readable(computing: Computing, update: Any) -> Any:
     if isinstance(update, list):
-        return [step.decoded(stage) for stage in update]
-    return step.decoded(update)
+        return [computing.decoded(stage) for stage in update]
+    return computing.decoded(update)
 
 
 def _piped(db: Any, operation: Update, sample: int) -> Iterator[Difference]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from mongover.errors import NotInTransaction, OperationFailed
-from mongover.operations import Operations, transforming
+from mongover.operations import Operations, aside
 from mongover.operations.difference import (
     DELETE,
     NeedsReplacement,
@@ -259,8 +259,8 @@ def test_the_first_error_stops_by_default_and_names_the_document(any_db: Db, bad
 def test_more_failures_than_can_be_kept_stop_a_collecting_transform(
     any_db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transforming, "_COLLECTED_KEPT", 5)
-    monkeypatch.setattr(transforming, "_SKIPPED_KEPT", 5)
+    monkeypatch.setattr(aside, "_COLLECTED_KEPT", 5)
+    monkeypatch.setattr(aside, "_SKIPPED_KEPT", 5)
     any_db["a"].insert_many([{"_id": n} for n in range(20)])
     with pytest.raises(OperationFailed, match="more than 5 documents"):
         Desk(any_db).op.transform("a", lambda _: 1 / 0, on_error="collect", batch_size=4)

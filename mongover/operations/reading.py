@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mongover.operations.ranges import BY_ID, between, both
+from mongover.operations.ranges import BY_ID, between, both, exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bson.codec_options import CodecOptions
     from pymongo.client_session import ClientSession
     from pymongo.collection import Collection
+    from pymongo.database import Database
 
     from mongover.operations.base import Document
     from mongover.operations.checkpoints import Span
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 GROUP: Final = 500
 _PAGE: Final = 100
 _PAGE_BYTES: Final = 128 * 1024
+
+
+def options_of(db: Database[Any]) -> CodecOptions[Document]:
+    """How documents of a database are decoded: so that they come back as they were sent."""
+    return exact(db.codec_options).with_options(tz_aware=db.codec_options.tz_aware)
 
 
 class Page:

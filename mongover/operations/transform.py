@@ -35,9 +35,10 @@ from mongover.operations.checkpoints import (
     ends_at,
     reached,
 )
+from mongover.operations.computing import Spec
 from mongover.operations.ranges import cut, exact, last_id, size_of
 from mongover.operations.serverside import Watch, let_end
-from mongover.operations.transforming import BATCH, Spec, Transforming
+from mongover.operations.transforming import BATCH, Transforming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
