@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import tracemalloc
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +62,36 @@ def test_insert_by_id_and_by_a_path_is_repeatable(any_db: Db) -> None:
     assert desk.do("insert", "n", [nested], key=["at.city", "b"]) == "unchanged"
     assert rows(any_db, "n") == [nested]
     assert desk.book.reasons == []
+
+
+@pytest.mark.parametrize("collation", [None, {"locale": "en", "strength": 2}])
+@pytest.mark.parametrize("held", [False, True], ids=["plain", "in a transaction"])
+def test_insert_by_id_keeps_what_is_there_and_adds_the_rest(
+    replica_db: Db, collation: Any, held: bool
+) -> None:
+    replica_db.create_collection("a", **({"collation": collation} if collation else {}))
+    ids: list[Any] = [1, 2.0, Int64(3), "Ana", "ben", {"x": 1}, None, Decimal128("5")]
+    replica_db["a"].insert_many({"_id": key, "old": True} for key in ids[::2])
+    seeds = [{"_id": key, "old": False, "b": 1, "a": 2} for key in [*ids, 2, ids[1]]]
+    if collation:
+        seeds += [{"_id": "ANA", "old": False}, {"_id": "Ben", "old": False}]
+
+    with in_transaction(replica_db) if held else nullcontext(Desk(replica_db)) as desk:
+        assert desk.do("insert", "a", seeds) == "done"
+        assert desk.do("insert", "a", seeds) == "unchanged"
+    assert replica_db["a"].count_documents({"old": True}) == 4
+    assert replica_db["a"].count_documents({"old": False, "a": 2, "b": 1}) == 4
+    assert replica_db["a"].count_documents({}) == 8
+
+
+def test_insert_fails_where_another_document_has_a_unique_value(any_db: Db) -> None:
+    any_db["a"].create_index("k", unique=True)
+    any_db["a"].insert_one({"_id": 1, "k": "x"})
+    seeds = [{"_id": 1, "k": "x"}, {"_id": 2, "k": "x"}, {"_id": 3, "k": "y"}]
+    with pytest.raises(OperationFailed) as caught:
+        Desk(any_db).do("insert", "a", seeds)
+    assert "11000" in str(caught.value.message)
+    assert any_db["a"].find_one({"_id": 2}) is None
 
 
 def test_insert_without_key_or_id_says_that_it_cannot_be_repeated(any_db: Db) -> None:

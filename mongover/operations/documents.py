@@ -24,7 +24,7 @@ from mongover.operations.base import (
     plain,
 )
 from mongover.operations.duplicates import shown
-from mongover.operations.ranges import both
+from mongover.operations.ranges import BY_ID, both
 from mongover.operations.serverside import Change, deleting, perform, updating
 
 if TYPE_CHECKING:
@@ -139,17 +139,34 @@ class Insert(Operation):
         }
 
     def apply(self, target: Target) -> Outcome:
-        """Send the documents in ordered batches."""
+        """Send the documents in batches."""
         done = changed = 0
         for batch in _batches(self.documents):
             target.journal.check()
-            writes = [self._write(doc, number) for number, doc in enumerate(batch, done + 1)]
-            self._say_unrepeatable(target, batch)
-            result = target.db[self.collection].bulk_write(writes, ordered=True)
-            changed += result.inserted_count + result.upserted_count + result.modified_count
+            if self._can_collide(target, batch):
+                for number, document in enumerate(batch, done + 1):
+                    self._check_fields(document, number)
+                changed += _insert_missing(target.db[self.collection], batch)
+            else:
+                changed += self._write_each(target, batch, done)
             done += len(batch)
             target.journal.progress(self, done, self.total)
         return "done" if changed else "unchanged"
+
+    def _can_collide(self, target: Target, batch: list[Document]) -> bool:
+        """Whether what is there already can be left to the index of `_id`.
+
+        That is ten times as fast as to look for each; but in a transaction a collision ends it.
+        """
+        if target.transaction or self.key or self.on_existing != "keep":
+            return False
+        return all("_id" in document for document in batch)
+
+    def _write_each(self, target: Target, batch: list[Document], done: int) -> int:
+        writes = [self._write(doc, number) for number, doc in enumerate(batch, done + 1)]
+        self._say_unrepeatable(target, batch)
+        result = target.db[self.collection].bulk_write(writes, ordered=True)
+        return int(result.inserted_count + result.upserted_count + result.modified_count)
 
     def _say_unrepeatable(self, target: Target, batch: list[Document]) -> None:
         if target.transaction or self.key or all("_id" in document for document in batch):
@@ -450,6 +467,24 @@ def check_update(update: Any) -> Document | list[Document]:
         if not isinstance(change, dict) or not change:
             raise OperationFailed(f"{name} of an update needs fields")
     return update
+
+
+def _insert_missing(collection: Any, batch: list[Document]) -> int:
+    """Insert the documents whose `_id` is not there yet; tells how many."""
+    from pymongo.errors import BulkWriteError  # noqa: PLC0415 - heavy, needed only to run
+
+    try:
+        return len(collection.insert_many(batch, ordered=False).inserted_ids)
+    except BulkWriteError as error:
+        found = error.details
+        others = [each for each in found["writeErrors"] if not _is_there(each)]
+        if others or found["writeConcernErrors"]:
+            raise BulkWriteError({**found, "writeErrors": others}) from error
+        return int(found["nInserted"])
+
+
+def _is_there(error: Mapping[str, Any]) -> bool:
+    return error["code"] == 11000 and error.get("keyPattern") == BY_ID  # noqa: PLR2004 - DuplicateKey
 
 
 def _batches(documents: Iterable[Mapping[str, Any]]) -> Iterator[list[Document]]:
