@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mongover.operations import Operation
-    from mongover.operations.base import Place
+    from mongover.operations.base import Advance
     from mongover.records import Attempt, History, Record
     from mongover.revision import Revision
 
@@ -124,23 +124,16 @@ class LongWork:
             stale["direction"] = ticket.direction
         self._database[ticket.rejects].delete_many(stale)
 
-    def note(
-        self,
-        operation: Operation,
-        done: int,
-        total: int | None,
-        *,
-        before: int = 0,
-        place: Place | None = None,
-    ) -> Rate:
+    def note(self, operation: Operation, advance: Advance) -> Rate:
         """Keep how far it is on the record, at most every second or so; the rate so far.
 
         Raises:
             LockLost: the record belongs to another run.
         """
         now, label = self._clock(), operation.describe()
+        done, total, place = advance.done, advance.total, advance.place
         if self._began[0] != label or done < self._began[2]:
-            self._began = (label, self._ticketed or now, before)
+            self._began = (label, self._ticketed or now, advance.before)
         _, began, base = self._began
         rate = rate_of(done - base, now - began, None if total is None else total - done)
         if not self._attempt.transaction and self._tickets and now - self._noted >= _NOTE_EVERY:

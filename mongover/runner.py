@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mongover.checkpointing import Workplace
     from mongover.events import Listener
     from mongover.operations import Operation
-    from mongover.operations.base import Place, Ticket
+    from mongover.operations.base import Advance, Place, Ticket
     from mongover.plan import Plan, Step
     from mongover.records import Change, History, Record
     from mongover.script import Script
@@ -141,28 +141,20 @@ class StepJournal:
         done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
         self.around.listener(done)
 
-    def progress(
-        self,
-        operation: Operation,
-        done: int,
-        total: int | None,
-        *,
-        before: int = 0,
-        place: Place | None = None,
-    ) -> None:
+    def progress(self, operation: Operation, advance: Advance) -> None:
         """Tell how far a long operation is, and now and then write it into the record."""
         seconds = time.monotonic() - self.started
-        rate = self.long_work.note(operation, done, total, before=before, place=place)
+        rate = self.long_work.note(operation, advance)
         self.around.listener(
             events.Progress(
                 self.attempt.revision,
                 operation.describe(),
-                done,
-                total,
+                advance.done,
+                advance.total,
                 seconds,
                 rate.rate,
                 rate.left,
-                *_told(place),
+                *_told(advance.place),
             )
         )
 

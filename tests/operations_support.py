@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from mongover.operations import Operation
-    from mongover.operations.base import Place
+    from mongover.operations.base import Advance, Place
 
 
 @dataclass
@@ -63,17 +63,9 @@ class Notebook:
         assert seconds >= 0
         self.outcomes.append(outcome)
 
-    def progress(
-        self,
-        operation: Operation,
-        done: int,
-        total: int | None,
-        *,
-        before: int = 0,
-        place: Place | None = None,
-    ) -> None:
-        self.steps.append((done, total))
-        self.places.append(place)
+    def progress(self, operation: Operation, advance: Advance) -> None:
+        self.steps.append((advance.done, advance.total))
+        self.places.append(advance.place)
 
     def ticket(self, operation: Operation) -> Ticket | None:
         self.tickets += 1

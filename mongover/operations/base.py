@@ -60,20 +60,8 @@ class Journal(Protocol):
         """An operation ended as `done`, `unchanged` or `warning`; not called when it raised."""
         ...
 
-    def progress(
-        self,
-        operation: Operation,
-        done: int,
-        total: int | None,
-        *,
-        before: int = 0,
-        place: Place | None = None,
-    ) -> None:
-        """So many documents of an operation are done; the total where it is known.
-
-        `before` of them were done by an earlier attempt. `place` is where the operation is, if it
-        goes through a collection by `_id`.
-        """
+    def progress(self, operation: Operation, advance: Advance) -> None:
+        """An operation got so far."""
         ...
 
     def ticket(self, operation: Operation) -> Ticket | None:
@@ -135,6 +123,23 @@ class Ticket:
     def key(self) -> str:
         """The `_id` of the operation's head document."""
         return f"{self.revision}/{self.direction}/{self.ordinal:04d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far an operation is.
+
+    Attributes:
+        done: Documents that are done.
+        total: How many there are, where that is known.
+        before: How many of those that are done an earlier attempt did.
+        place: Where the operation is, if it goes through a collection by `_id`.
+    """
+
+    done: int
+    total: int | None
+    before: int = 0
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)

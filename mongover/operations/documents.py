@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mongover.errors import OperationFailed
 from mongover.operations.base import (
+    Advance,
     Document,
     Operation,
     Outcome,
@@ -150,7 +151,7 @@ class Insert(Operation):
             else:
                 changed += self._write_each(target, batch, done)
             done += len(batch)
-            target.journal.progress(self, done, self.total)
+            target.journal.progress(self, Advance(done, self.total))
         return "done" if changed else "unchanged"
 
     def _can_collide(self, target: Target, batch: list[Document]) -> bool:

@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from mongover.operations.base import Advance
 from mongover.operations.batches import RANGE, Course, Done, walk_spans, write
 from mongover.operations.checkpoints import Checkpoints, Counts, Halted
 from mongover.operations.ranges import BY_ID, between, both, cut, exact, size_of, step_end
@@ -92,7 +93,7 @@ def _outcome(operation: Operation, target: Target, change: Change) -> Outcome:
     """Of one command for all. What nobody counted is not told of."""
     counts = _at_once(target, change)
     if change.counted:
-        target.journal.progress(operation, counts.matched, counts.matched)
+        target.journal.progress(operation, Advance(counts.matched, counts.matched))
     return _ending(change, counts)
 
 
@@ -274,13 +275,8 @@ class Watch:
         """Tell how far it is, and where."""
         standing = self.standing
         done = standing.counts.walked
-        self._journal.progress(
-            self._operation,
-            done,
-            max(self._total, done),
-            before=self._before,
-            place=standing.place,
-        )
+        advance = Advance(done, max(self._total, done), self._before, standing.place)
+        self._journal.progress(self._operation, advance)
 
     def over(self, futures: list[Future[None]]) -> None:
         """Wait for the workers' end while telling of progress; a stop lets batches end first.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from mongover.collector import collect_seldom
 from mongover.errors import OperationFailed
 from mongover.operations.base import (
+    Advance,
     Document,
     Operation,
     Outcome,
@@ -233,7 +234,7 @@ class Transform(Operation):
             span = Span("", done.position, span.high)
             ended = int(ends_at(span.low, span.high))
             place = Place(1, ended, reached(span.low))
-            target.journal.progress(self, counts.walked, None, place=place)
+            target.journal.progress(self, Advance(counts.walked, None, place=place))
         return "done" if counts.changed or counts.deleted else "unchanged"
 
     def _here(self, target: Target, ticket: Ticket, watch: Watch) -> None:
