@@ -534,6 +534,44 @@ def test_a_slow_run_is_followed_live_also_by_a_page_that_came_later(
     assert late.errors() == []
 
 
+def test_a_long_change_of_documents_shows_how_far_it_is_and_where(
+    start_site: StartSite, project: Project, seen: Seen, browser: Browser, tmp_path: Path
+) -> None:
+    opened = tmp_path / "open"
+    project.db["calls"].insert_many([{"_id": f"call {n:04}"} for n in range(3_000)])
+    waits = f"""
+        import pathlib, time
+
+        def wait(document):
+            while document["_id"] == "call 2500" and not pathlib.Path({str(opened)!r}).exists():
+                time.sleep(0.02)
+            return {{**document, "seen": True}}
+
+        op.transform("calls", wait, batch_size=500)
+    """
+    project.write("0001", waits, schema="calls")
+    served = start_site(project)
+    page = seen.open(served)
+    sign_in(page)
+    page.click("#upgrade")
+    agree(page, "Apply 1 revision")
+    line = page.locator("#run-body .operation")
+    expect(line).to_contain_text("transform calls by")
+    expect(line).to_contain_text("2,500 of 3,000 documents")
+    expect(line).to_contain_text("range")
+    expect(line).to_contain_text("at _id call 2499")
+    expect(line.locator("progress")).to_have_attribute("value", "2500")
+    late = watch(browser)
+    watcher = late.open(served)
+    expect(watcher.locator("#run-body .operation")).to_contain_text("at _id call 2499")
+    opened.touch()
+    expect(page.locator("#run-title")).to_have_text("Upgrade to head done")
+    expect(watcher.locator("#run-title")).to_have_text("Upgrade to head done")
+    watcher.context.close()
+    assert late.errors() == []
+    assert project.db["calls"].count_documents({"seen": True}) == 3_000
+
+
 def test_a_run_is_followed_by_polling_when_events_do_not_come_through(
     start_site: StartSite, project: Project, seen: Seen, tmp_path: Path
 ) -> None:

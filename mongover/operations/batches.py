@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from mongover.errors import OperationFailed
 from mongover.operations.checkpoints import Checkpoints, Counts, Halted, Span, ends_at
 from mongover.operations.pace import Throttle
+from mongover.operations.ranges import exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,8 @@ _ATTEMPTS: Final = 40
 _COMMITS: Final = 8
 _PAUSE: Final = 0.01
 _LONGEST: Final = 1.0
-_TOO_LARGE: Final = frozenset({257, 388})
+TOO_LARGE: Final = frozenset({257, 388})
+"""The codes of what is too much for one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class _Walk:
             except PyMongoError as error:
                 self._again(error, attempt)
             self._course.halt()
-        raise AssertionError("the last attempt raises")
+        raise _given_up()
 
     def _attempt(self, span: Span) -> Done:
         session = self._session
@@ -214,19 +216,23 @@ class _Walk:
 
     def _again(self, error: PyMongoError, attempt: int) -> None:
         """Go on to another attempt, with fewer documents, or raise what cannot be mended."""
-        large = getattr(error, "code", None) in _TOO_LARGE
+        large = getattr(error, "code", None) in TOO_LARGE
         if not large and not error.has_error_label("TransientTransactionError"):
             raise error
         if attempt == _ATTEMPTS - 1:
-            raise OperationFailed(
-                f"a batch was given up after {_ATTEMPTS} tries: the application keeps writing the "
-                "same documents, or one of them takes longer than a transaction may",
-                hint="run it at a quieter time; `mongover upgrade` goes on from the checkpoint",
-                after="every batch before it is done and recorded.",
-            ) from error
+            raise _given_up() from error
         self._size = max(1, self._size // 2)
         pause = min(_LONGEST, _PAUSE * 2**attempt)
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
+
+
+def _given_up() -> OperationFailed:
+    return OperationFailed(
+        f"a batch was given up after {_ATTEMPTS} tries: the application keeps writing the "
+        "same documents, or one of them takes longer than a transaction may",
+        hint="run it at a quieter time; `mongover upgrade` goes on from the checkpoint",
+        after="every batch before it is done and recorded.",
+    )
 
 
 def start_transaction(session: ClientSession) -> None:
@@ -260,7 +266,10 @@ def send(db: Database[Any], command: Document, session: ClientSession | None) ->
 
     if session is None:
         command = {**command, "writeConcern": {"w": "majority"}}
-    reply: Document = dict(db.command(command, session=session))
+    # An error's reply may hold a value of a document, such as a date that Python cannot hold.
+    reply: Document = dict(
+        db.command(command, session=session, codec_options=exact(db.codec_options))
+    )
     if "writeConcernError" in reply:
         error = reply["writeConcernError"]
         raise WriteConcernError(str(error.get("errmsg", "")), error.get("code"), error)
@@ -281,6 +290,7 @@ def write_error(error: Document) -> Exception:
 __all__ = [
     "IN_BATCHES",
     "RANGE",
+    "TOO_LARGE",
     "Course",
     "Done",
     "Halted",

@@ -103,23 +103,30 @@ class Computing:
         return self._decode(update.raw, self._options)
 
     def _decide(self, item: Item, found: Found) -> None:
+        if found.page.errors:
+            found.page.check(found.place)
         result = self._call(found)
         if result is None:
             return
         if result is DELETE:
             item.delete = True
         elif isinstance(result, list):
+            self._refuse_odd(found)
             item.update = [self._raw(stage) for stage in result]
         elif is_operators(result):
             plain = plain_fields(result)
-            if plain is None:
+            if plain is None or self._hidden(plain):
                 item.update = self._raw(result)
             else:
                 # Its effect can be known here, and so written like any other difference.
-                self._compare(item, found.before, applied(found.before, plain))
+                self._compare(item, found, applied(found.before, plain))
         else:
             # The function may have changed the document that it was given.
-            self._compare(item, found.before, result)
+            self._compare(item, found, result)
+
+    def _hidden(self, change: Fields) -> bool:
+        """Whether it takes fields away that were not read."""
+        return bool(self._spec.fields) and not change.unset.keys() <= set(self._spec.fields)
 
     def _call(self, found: Found) -> Any:
         spec, given = self._spec, found.given
@@ -136,8 +143,9 @@ class Computing:
             result = untyped(found.before, old, result, keep=spec.keep)
         return check_result(result, spec.name)
 
-    def _compare(self, item: Item, before: Document, result: Document) -> None:
+    def _compare(self, item: Item, found: Found, result: Document) -> None:
         """Take the difference to the document as it was read."""
+        before = found.before
         if "_id" not in result:
             result = {"_id": item.key, **result}
         elif same(result["_id"], item.key):
@@ -148,10 +156,28 @@ class Computing:
                 hint="insert the new document by op.db and return op.DELETE for the old one",
             )
         try:
-            if change := changed(before, result):
-                self._name(item, change)
+            change = changed(before, result)
         except NeedsReplacement:
+            self._refuse_odd(found)
             self._replace(item, {"_id": item.key, **result})
+            return
+        if not change:
+            return
+        if found.page.odd(found.place):
+            item.update = self._raw(change.operators())
+        else:
+            self._name(item, change)
+
+    def _refuse_odd(self, found: Found) -> None:
+        """Keep a document away from the server that it would bring down.
+
+        Where a field is there twice, MongoDB 6.0 can end at a pipeline's update.
+        """
+        if found.page.odd(found.place):
+            raise OperationFailed(
+                "the document has a field twice, or one of a type that is no more",
+                hint="return `$set` and `$unset` alone for it, or mend it by itself",
+            )
 
     def _replace(self, item: Item, after: Document) -> None:
         if self._spec.fields:

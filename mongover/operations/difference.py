@@ -195,6 +195,15 @@ def shows(document: Document, fields: Fields) -> bool:
     ) and all(_at(document, path, missing) is missing for path in fields.unset)
 
 
+def shows_all(current: Document, before: Document, after: Document) -> bool:
+    """Whether a document has, of what `before` and `after` differ in, what `after` has."""
+    return all(
+        same(current.get(name, _MISSING), after.get(name, _MISSING))
+        for name in before.keys() | after.keys()
+        if not same(before.get(name, _MISSING), after.get(name, _MISSING))
+    )
+
+
 def _at(value: Any, path: str, missing: object | None) -> Any:
     for part in path.split("."):
         if isinstance(value, dict) and part in value:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mongover.operations.base import Document
 
 BYTES: Final = 12 * 1024 * 1024  # of one command or batch; the server's limit is 16 MB and a bit
+_LARGEST: Final = 16 * 1024 * 1024
 _LARGE: Final = 1024 * 1024  # a document beyond it is not sent back whole to be compared
 _OVERHEAD: Final = 200
 _EMPTY: Final = 5  # bytes of a document without fields
@@ -79,7 +80,9 @@ class Item:
     @property
     def weight(self) -> int:
         """About how many bytes it adds to a command."""
-        return len(self.raw) + (len(self.new) or len(getattr(self.update, "raw", b""))) + _OVERHEAD
+        update = self.update if isinstance(self.update, list) else [self.update]
+        new = len(self.new) or sum(len(stage.raw) for stage in update if stage is not None)
+        return len(self.raw) + new + _weight_of(self.key) + _OVERHEAD
 
     @property
     def large(self) -> bool:
@@ -91,6 +94,15 @@ class Item:
         for name in self.__slots__:
             if name != "key":
                 setattr(self, name, getattr(other, name))
+
+
+def _weight_of(key: Any) -> int:
+    """At most how many bytes a key adds, where it can be long: it is sent twice."""
+    if isinstance(key, str):
+        return 8 * len(key)
+    if isinstance(key, bytes):
+        return 2 * len(key)
+    return 2 * len(in_bson(key)) if isinstance(key, dict) else 0
 
 
 def parts(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -118,27 +130,31 @@ def together(items: Sequence[Item], guard: Guard) -> list[Document]:
     alike: dict[tuple[str, tuple[str, ...], bool], list[Item]] = {}
     for item in items:
         alike.setdefault((item.field, item.gone, item.whole), []).append(item)
-    return [
-        {
-            "q": {"_id": {"$in": [item.key for item in some]}},
-            "u": [_stage(some[0], _tree(some, guard))],
-            "multi": True,
-        }
-        for some in alike.values()
-    ]
+    return [_statement(some, guard) for some in alike.values()]
+
+
+def _statement(items: Sequence[Item], guard: Guard) -> Document:
+    keys = [item.key for item in items]
+    statement: Document = {
+        "q": {"_id": {"$in": keys}},
+        "u": [_stage(items[0], _tree(items, guard))],
+        "multi": True,
+    }
+    return statement | _bytewise(keys)
 
 
 def alone(item: Item, fields: tuple[str, ...]) -> Document:
     """The statement for one item that writes, if its document is as it was read."""
-    large = item.large and not fields
+    statement: Document = {"q": {"_id": item.key}, **_bytewise([item.key])}
     if item.new:
-        if large:
-            value = _either(item, _about_as_read(item), _element(_new_values([item]), 0))
+        if item.large:
+            value = _either(item, _about_as_read(item, fields), _element(_new_values([item]), 0))
         else:
             value = _found([item], fields)
-        return {"q": {"_id": item.key}, "u": [_stage(item, value)]}
-    same = _about_as_read(item) if large else _same(_element(_raws([item]), 0), fields)
-    statement: Document = {"q": {"_id": item.key, "$expr": same}, "hint": BY_ID}
+        return statement | {"u": [_stage(item, value)]}
+    old = _element(_raws([item]), 0)
+    same = _about_as_read(item, fields) if item.large else _same(old, fields)
+    statement |= {"q": {"_id": item.key, "$expr": same}, "hint": BY_ID}
     return statement | ({"limit": 1} if item.delete else {"u": item.update})
 
 
@@ -185,13 +201,13 @@ def _tree(items: Sequence[Item], guard: Guard) -> Document:
 def _found(items: Sequence[Item], guard: Guard) -> Document:
     """The new value of the document at hand, where it is as it was read.
 
-    One that is not among them has the place -1, the last, and is not the same as that one.
+    One that is not among them has the place -1, the last: as a whole it is not the same as that.
     """
     place = {"$indexOfArray": [{"$literal": [item.key for item in items]}, "$_id"]}
-    if guard is None:
-        same: Document = {"$gte": ["$$place", 0]}
-    else:
-        same = _same(_element(_raws(items), "$$place"), guard)
+    same: Document = {"$gte": ["$$place", 0]}
+    if guard is not None:
+        as_read = _same(_element(_raws(items), "$$place"), guard)
+        same = {"$and": [same, as_read]} if guard else as_read
     value = _either(items[0], same, _element(_new_values(items), "$$place"))
     return {"$let": {"vars": {"place": place}, "in": value}}
 
@@ -215,7 +231,17 @@ def _same(old: Document, fields: tuple[str, ...]) -> Document:
     return {"$let": {"vars": {"old": old}, "in": {"$and": conditions}}}
 
 
-def _about_as_read(item: Item) -> Document:
+def _bytewise(keys: Sequence[Any]) -> Document:
+    """Compare as bytes, whatever the collection's collation: else a change of case were none.
+
+    Strings are looked up in the index of `_id` by the collation of the collection alone.
+    """
+    if any(isinstance(key, (str, dict)) for key in keys):
+        return {}
+    return {"collation": {"locale": "simple"}}
+
+
+def _about_as_read(item: Item, fields: tuple[str, ...]) -> Document:
     """The expression for a large document that is what was read, by its size and smaller fields.
 
     With the whole of it the command could be larger than the server takes.
@@ -223,9 +249,15 @@ def _about_as_read(item: Item) -> Document:
     import bson  # noqa: PLC0415 - costs 50 ms
     from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
 
-    conditions: list[Document] = [{"$eq": [{"$bsonSize": "$$ROOT"}, len(item.raw)]}]
-    for name, value in RawBSONDocument(item.raw).items():
-        if len(bson.encode({"": value})) < _LARGE // 100:
+    raw = RawBSONDocument(item.raw)
+    size = {"$eq": [{"$bsonSize": "$$ROOT"}, len(item.raw)]}
+    absent = [{"$eq": [{"$type": f"${name}"}, "missing"]} for name in fields if name not in raw]
+    conditions: list[Document] = absent if fields else [size]
+    room = min(_LARGE, _LARGEST - len(item.new))
+    for name, value in raw.items():
+        weight = len(bson.encode({name: value})) + _OVERHEAD
+        if weight < _LARGE // 100 and weight < room:
+            room -= weight
             field_now = {"$getField": {"$literal": name}}
             conditions.append({"$eq": [field_now, {"$literal": value}]})
     return {"$and": conditions}

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from mongover.operations.ranges import Bound
 
 GROUP: Final = 500
+_CONNECTIONS: Final = 2  # for a checkpoint and a heartbeat
 _PAGE: Final = 100
 _PAGE_BYTES: Final = 128 * 1024
+_EMPTY_ARRAY: Final = 12  # bytes of a document with an empty array without a name
 
 
 def options_of(db: Database[Any]) -> CodecOptions[Document]:
@@ -32,24 +34,70 @@ def options_of(db: Database[Any]) -> CodecOptions[Document]:
 
 
 class Page:
-    """A few documents in a row, decoded together."""
+    """A few documents in a row, decoded together.
+
+    Attributes:
+        raws: The documents in BSON.
+        given: The same for the function, which may change them; of one that cannot be decoded,
+            what is readable of it.
+        errors: Why documents cannot be decoded, by their place.
+    """
 
     def __init__(self, raws: Sequence[bytes], options: CodecOptions[Document]) -> None:
         self.raws = raws
         self._options = options
         self._before: list[Document] | None = None
+        self._odd = False
+        self.errors: dict[int, Exception] = {}
         self.given = self._decoded()
 
     def before(self, place: int) -> Document:
         """One of them again, as it was read: a function may have changed what it was given."""
         if self._before is None:
             self._before = self._decoded()
+            self._odd = self._is_odd(self._before)
         return self._before[place]
+
+    def check(self, place: int) -> None:
+        """Raise why a document cannot be decoded."""
+        if place in self.errors:
+            raise self.errors[place]
+
+    def odd(self, place: int) -> bool:
+        """Whether one does not come back as it was when it is encoded: a field is there twice."""
+        before = self.before(place)
+        return self._odd and len(_encoded(before)) != len(self.raws[place])
+
+    def _is_odd(self, documents: list[Document]) -> bool:
+        around = sum(len(str(place)) + 2 for place in range(len(documents)))
+        size = len(_encoded({"": documents})) - around - _EMPTY_ARRAY
+        return size != sum(map(len, self.raws))
 
     def _decoded(self) -> list[Document]:
         from bson import decode_all  # noqa: PLC0415 - bson costs 50 ms
+        from bson.errors import BSONError  # noqa: PLC0415 - the same
 
-        return decode_all(b"".join(self.raws), self._options)
+        try:
+            return decode_all(b"".join(self.raws), self._options)
+        except BSONError:
+            return [self._one(place) for place in range(len(self.raws))]
+
+    def _one(self, place: int) -> Document:
+        from bson import decode  # noqa: PLC0415 - bson costs 50 ms
+        from bson.errors import BSONError  # noqa: PLC0415 - the same
+
+        try:
+            return decode(self.raws[place], self._options)
+        except BSONError as error:
+            self.errors[place] = error
+            readable = self._options.with_options(unicode_decode_error_handler="replace")
+            return decode(self.raws[place], readable)
+
+
+def _encoded(document: Document) -> bytes:
+    from bson import encode  # noqa: PLC0415 - bson costs 50 ms
+
+    return encode(document)
 
 
 class Found(NamedTuple):
@@ -115,12 +163,16 @@ class Reader:
         from pymongo import CursorType  # noqa: PLC0415 - heavy, needed only to run
         from pymongo.errors import CursorNotFound  # noqa: PLC0415 - the same
 
+        # The server sends on without being asked, while this process computes; that takes a
+        # connection as long as it lasts.
+        most = self.collection.database.client.options.pool_options.max_pool_size
+        roomy = most is None or most > _CONNECTIONS
+        kind = CursorType.EXHAUST if roomy else CursorType.NON_TAILABLE
         low: Bound = span.low
         last: Found | None = None
         while True:
             try:
-                # The server sends on without being asked, while this process computes.
-                for found in self._found(None, low, span.high, cursor_type=CursorType.EXHAUST):
+                for found in self._found(None, low, span.high, cursor_type=kind):
                     last = found
                     yield found
             except CursorNotFound:

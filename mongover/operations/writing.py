@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.errors import OperationFailed
-from mongover.operations.batches import SmallerBatch, send
+from mongover.operations.batches import TOO_LARGE, SmallerBatch, send
 from mongover.operations.checkpoints import Counts
-from mongover.operations.difference import same, shows
+from mongover.operations.difference import shows, shows_all
 from mongover.operations.duplicates import shown
 from mongover.operations.guards import (
     Item,
@@ -25,6 +25,7 @@ from mongover.operations.guards import (
     parts,
     together,
 )
+from mongover.operations.ranges import exact
 from mongover.operations.reading import GROUP, Found, Reader, found_in
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class InSnapshot:
         self._db = db
         self._spec = spec
         self._computing = computing
+        self._options = exact(db.codec_options)
         self._bound = bound  # the transaction is the caller's: nothing can be tried again
         self._singly = bound  # whether each document gets a statement of its own
 
@@ -100,23 +102,46 @@ class InSnapshot:
         groups = [items[start : start + GROUP] for start in range(0, len(items), GROUP)]
         statements = [statement for group in groups for statement in together(group, None)]
         try:
-            reply = self._db.command(_command(self._spec, statements), session=session)
+            reply = self._run(statements, session)
         except OperationFailure as error:
             if error.code not in _TOO_MUCH:
                 raise
         else:
             if not reply.get("writeErrors"):
                 return int(reply["nModified"])
+            self.check_size(reply["writeErrors"][0], size)
         self._singly = True
         raise SmallerBatch(size)
+
+    def _run(
+        self, statements: list[Document], session: ClientSession | None, *, delete: bool = False
+    ) -> Document:
+        # An error's reply may hold a value of a document, such as a date that Python cannot hold.
+        return self._db.command(
+            _command(self._spec, statements, delete=delete),
+            session=session,
+            codec_options=self._options,
+        )
+
+    @staticmethod
+    def check_size(error: Document, size: int) -> None:
+        """Ask for fewer documents where they are too much for one transaction together.
+
+        Raises:
+            SmallerBatch: they are.
+        """
+        if error.get("code") in TOO_LARGE and size > 1:
+            raise SmallerBatch(size // 2)
 
     def _one_by_one(self, items: Sequence[Item], session: ClientSession | None, size: int) -> int:
         delete = items[0].delete
         statements = [bare(item) for item in items]
-        reply = self._db.command(_command(self._spec, statements, delete=delete), session=session)
+        reply = self._run(statements, session, delete=delete)
         if reply.get("writeErrors"):
             # The transaction is gone with the error; near bad documents there may be more of them.
             first = reply["writeErrors"][0]
+            if session is not None:
+                self.check_size(first, size)
             item, reject = items[int(first["index"])], refused(first)
             if self._spec.on_error == "stop" or session is None:
                 raise _not_written(self._spec, item, reject)
@@ -137,8 +162,11 @@ class Guarded:
     def write(self, items: Sequence[Item]) -> Written:
         """Write each document only if it is still as it was read."""
         written = Written()
+        unsure: list[Item] = []
         for part in parts(items):
-            written.counts += self._write_part(part, written.unsure)
+            written.counts += self._write_part(part, unsure)
+        doubtful = set(map(id, unsure))
+        written.unsure = [item for item in items if id(item) in doubtful]
         written.rejected = [item for item in items if item.error is not None]
         return written
 
@@ -244,7 +272,8 @@ class Guarded:
 
     def _was_written(self, item: Item, current: Document) -> bool:
         if item.whole:
-            return same(current, made(item, current, self._reader.options))
+            (read,) = found_in(item.raw, self._reader.options)
+            return shows_all(current, read.given, made(item, read.given, self._reader.options))
         change = self._computing.change(item)
         return change is not None and shows(current, change)
 
