@@ -129,16 +129,6 @@ def test_a_change_of_case_is_a_change_under_a_collation_too(standalone_db: Db, w
     }
 
 
-def test_what_is_too_much_for_a_transaction_is_not_the_documents_fault(replica_db: Db) -> None:
-    for n in range(12):
-        replica_db["a"].insert_one({"_id": n, "x": "y" * 1_000_000})
-    Desk(replica_db).op.transform(
-        "a", lambda doc: {**doc, "x": doc["x"] * 15, "n": 1}, on_error="collect"
-    )
-    assert [row["error"] for row in replica_db["_m_rejects"].find()] == []
-    assert replica_db["a"].count_documents({"n": 1}) == 12
-
-
 def test_what_is_too_much_for_a_transaction_together_is_tried_with_fewer_documents() -> None:
     with pytest.raises(SmallerBatch) as caught:
         InSnapshot.check_size({"code": 388}, 9)

@@ -228,8 +228,8 @@ class _Walk:
 
 def _given_up() -> OperationFailed:
     return OperationFailed(
-        f"a batch was given up after {_ATTEMPTS} tries: the application keeps writing the "
-        "same documents, or one of them takes longer than a transaction may",
+        f"a batch was given up after {_ATTEMPTS} tries: the application keeps writing the same "
+        "documents, or one of them takes longer, or more of the server's cache, than it may",
         hint="run it at a quieter time; `mongover upgrade` goes on from the checkpoint",
         after="every batch before it is done and recorded.",
     )
