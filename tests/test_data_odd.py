@@ -11,8 +11,13 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
 from mongover.errors import OperationFailed
+from mongover.operations import aside
+from mongover.operations.base import Ticket
 from mongover.operations.batches import SmallerBatch
+from mongover.operations.checkpoints import Span
+from mongover.operations.computing import Spec
 from mongover.operations.difference import DELETE
+from mongover.operations.transforming import Transforming
 from mongover.operations.writing import InSnapshot
 from tests.operations_support import Desk
 from tests.servers import run_replica_set, run_standalone
@@ -193,3 +198,30 @@ def test_a_single_connection_is_enough(standalone_db: Db) -> None:
     with MongoClient[dict[str, Any]](*address, maxPoolSize=1, waitQueueTimeoutMS=5_000) as client:
         Desk(client[standalone_db.name]).op.transform("a", lambda doc: {**doc, "n": 1})
     assert standalone_db["a"].count_documents({"n": 1}) == 3_000
+
+
+def test_what_an_attempt_kept_aside_counts_only_when_the_batch_is_committed(
+    replica_db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aside, "_COLLECTED_KEPT", 1)
+    replica_db["a"].insert_one({"_id": 1})
+    bad = [True, False, True]
+
+    def change(doc: Doc) -> None:
+        if bad.pop(0):
+            raise ValueError(doc)
+
+    ticket = Ticket("_m_checkpoints", "_m_rejects", "0001", "up", 1, "me", 1)
+    step = Transforming(replica_db, Spec("a", None, (), "f", "collect", 10), change, ticket)
+    span = Span("", [], [1])
+    with replica_db.client.start_session() as session:
+        for lasts in (False, True, True):
+            session.start_transaction()
+            step.batch(session, span, 10)
+            if lasts:
+                session.commit_transaction()
+                step.settled()
+            else:
+                session.abort_transaction()
+    assert bad == []
+    assert replica_db["_m_rejects"].count_documents({}) == 1

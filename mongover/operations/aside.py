@@ -37,6 +37,9 @@ class Aside:
         Raises:
             OperationFailed: there are more than can be kept, and the policy is to collect all.
         """
+        self._new = 0  # what an attempt before this one kept is gone with it
+        if not items:
+            return
         room = self._room()
         if room < len(items) and self._spec.on_error == "collect":
             raise OperationFailed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from mongover.errors import MongoverError, OperationFailed
 from mongover.operations.difference import (
@@ -20,7 +20,7 @@ from mongover.operations.difference import (
     untyped,
 )
 from mongover.operations.duplicates import shown
-from mongover.operations.guards import Item, Reject, in_bson, made
+from mongover.operations.guards import LARGEST, Item, Reject, in_bson, made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from mongover.operations.base import Document
     from mongover.operations.reading import Found
-
-_LARGEST: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +199,7 @@ class Computing:
     def _encoded(self, document: Document) -> bytes:
         """The document in BSON, once: what cannot be stored fails here, with its own document."""
         data = self._encode(document)
-        if len(data) > _LARGEST:
+        if len(data) > LARGEST:
             from pymongo.errors import DocumentTooLarge  # noqa: PLC0415 - heavy, seldom needed
 
             raise DocumentTooLarge("it would be larger than 16 MB")

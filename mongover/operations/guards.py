@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mongover.operations.base import Document
 
 BYTES: Final = 12 * 1024 * 1024  # of one command or batch; the server's limit is 16 MB and a bit
-_LARGEST: Final = 16 * 1024 * 1024
+LARGEST: Final = 16 * 1024 * 1024  # of a document
 _LARGE: Final = 1024 * 1024  # a document beyond it is not sent back whole to be compared
 _OVERHEAD: Final = 200
 _EMPTY: Final = 5  # bytes of a document without fields
@@ -253,7 +253,7 @@ def _about_as_read(item: Item, fields: tuple[str, ...]) -> Document:
     size = {"$eq": [{"$bsonSize": "$$ROOT"}, len(item.raw)]}
     absent = [{"$eq": [{"$type": f"${name}"}, "missing"]} for name in fields if name not in raw]
     conditions: list[Document] = absent if fields else [size]
-    room = min(_LARGE, _LARGEST - len(item.new))
+    room = min(_LARGE, LARGEST - len(item.new))
     for name, value in raw.items():
         weight = len(bson.encode({name: value})) + _OVERHEAD
         if weight < _LARGE // 100 and weight < room:

@@ -25,7 +25,6 @@ GROUP: Final = 500
 _CONNECTIONS: Final = 2  # for a checkpoint and a heartbeat
 _PAGE: Final = 100
 _PAGE_BYTES: Final = 128 * 1024
-_EMPTY_ARRAY: Final = 12  # bytes of a document with an empty array without a name
 
 
 def options_of(db: Database[Any]) -> CodecOptions[Document]:
@@ -66,12 +65,11 @@ class Page:
     def odd(self, place: int) -> bool:
         """Whether one does not come back as it was when it is encoded: a field is there twice."""
         before = self.before(place)
-        return self._odd and len(_encoded(before)) != len(self.raws[place])
+        return self._odd and len(encoded(before)) != len(self.raws[place])
 
     def _is_odd(self, documents: list[Document]) -> bool:
-        around = sum(len(str(place)) + 2 for place in range(len(documents)))
-        size = len(_encoded({"": documents})) - around - _EMPTY_ARRAY
-        return size != sum(map(len, self.raws))
+        around = len(encoded({"": [None] * len(documents)}))  # null has no bytes of its own
+        return len(encoded({"": documents})) - around != sum(map(len, self.raws))
 
     def _decoded(self) -> list[Document]:
         from bson import decode_all  # noqa: PLC0415 - bson costs 50 ms
@@ -94,7 +92,8 @@ class Page:
             return decode(self.raws[place], readable)
 
 
-def _encoded(document: Document) -> bytes:
+def encoded(document: Document) -> bytes:
+    """A document in BSON."""
     from bson import encode  # noqa: PLC0415 - bson costs 50 ms
 
     return encode(document)

@@ -81,7 +81,7 @@ class Transforming:
         else:
             written = self._read_and_write(span, size, read)
             counts, rejected = written.counts, written.rejected
-        if rejected and self._aside is not None:
+        if self._aside is not None:
             self._aside.keep(rejected, session)
         done = Counts(read.count, read.count, rejected=len(rejected))
         return Done(span.high if read.ended else read.last, done + counts)

@@ -26,7 +26,7 @@ from mongover.operations.guards import (
     together,
 )
 from mongover.operations.ranges import exact
-from mongover.operations.reading import GROUP, Found, Reader, found_in
+from mongover.operations.reading import GROUP, Found, Reader, encoded, found_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -280,11 +280,9 @@ class Guarded:
     def _renew(self, item: Item, found: Found) -> bool:
         """Compute an item from the document as it is now; False when nothing is to be done."""
         if self._spec.fields:
-            from bson import encode  # noqa: PLC0415 - costs 50 ms
-
             names = {"_id", *self._spec.fields}
             kept = {name: value for name, value in found.before.items() if name in names}
-            (found,) = found_in(encode(kept), self._reader.options)
+            (found,) = found_in(encoded(kept), self._reader.options)
         item.become(self._computing.item(found))
         return item.writes
 
