@@ -11,7 +11,7 @@ from mongover import records
 from mongover.errors import LockLost, RecordConflict
 from mongover.operations.base import Ticket
 from mongover.operations.checkpoints import discard, take_over
-from mongover.records import STOPPED, Direction
+from mongover.records import Direction
 from mongover.script import load_script
 from mongover.server import connect
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mongover.operations import Operation
     from mongover.operations.base import Advance
-    from mongover.records import Attempt, History, Record
+    from mongover.records import Attempt, History
     from mongover.revision import Revision
 
 _NOTE_EVERY: Final = 1.5
@@ -84,28 +84,35 @@ class LongWork:
         self._goes_on = goes_on
         self._clock = clock
         self._tickets = 0
+        self._last = (-1, -1)
         self._noted = float("-inf")
         self._began: tuple[str, float, int] = ("", 0.0, 0)
         self._ticketed = 0.0
         self.module = ""  # of the revision's code, once it is loaded
         self.paths: tuple[Path, ...] = ()  # from where its imports may come
 
-    def ticket(self) -> Ticket | None:
-        """The next one; the first call of an attempt takes the checkpoints over or clears them."""
-        place, attempt = self._workplace, self._attempt
-        if place is None or attempt.transaction:
+    def ticket(self, place: int) -> Ticket | None:
+        """That of the operation at this place of the revision; each call is one more part of it.
+
+        The first call of an attempt takes the checkpoints over or clears them.
+        """
+        home, attempt = self._workplace, self._attempt
+        if home is None or attempt.transaction:
             return None
-        door = RevisionDoor(place.url, place.database, place.timeout, self._revision, self.paths)
+        before, part = self._last
+        self._last = (place, part + 1 if place == before else 0)
+        door = RevisionDoor(home.url, home.database, home.timeout, self._revision, self.paths)
         ticket = Ticket(
-            checkpoints=place.checkpoints,
-            rejects=place.rejects,
+            checkpoints=home.checkpoints,
+            rejects=home.rejects,
             revision=attempt.revision,
             direction=attempt.direction.value,
-            ordinal=self._tickets,
+            ordinal=place,
             owner=attempt.owner,
             fence=attempt.fence,
             module=self.module,
             door=door,
+            part=self._last[1],
         )
         if self._tickets == 0:
             self._take(ticket)
@@ -156,7 +163,7 @@ class LongWork:
 
     def forget(self) -> None:
         """The revision's end is in the history: its checkpoints have served."""
-        if self._tickets and self._workplace is not None:
+        if (self._tickets or self._goes_on) and self._workplace is not None:
             self._tickets = 0
             place = self._workplace
             self._database[place.checkpoints].delete_many({"revision": self._attempt.revision})
@@ -176,59 +183,3 @@ def rate_of(done: int, seconds: float, rest: int | None) -> Rate:
         return Rate(None, None)
     rate = done / seconds
     return Rate(round(rate, 1), None if rest is None else round(max(rest, 0) / rate, 1))
-
-
-def goes_on(record: Record | None, attempt: Attempt) -> bool:
-    """Whether an attempt continues one that stopped, so that its checkpoints still hold."""
-    if record is None or record.direction is not attempt.direction:
-        return False
-    return record.state in STOPPED
-
-
-@dataclass(slots=True)
-class OnceOnly:
-    """What one attempt did that must not be done twice, and whether checkpoints hold all of it.
-
-    An operation that works in batches is held: its checkpoints say how far it came, exactly so
-    between two batches. Loose is what nobody could go on with: a use of `op.db`, an operation
-    without checkpoints, one that broke off in the middle.
-    """
-
-    loose: bool = False
-    _operation: str = ""  # that began and did not end
-    _marked: bool = False  # it must not be done twice
-    _ticketed: bool = False
-    _batches: bool = False
-
-    def begin(self, operation: str) -> None:
-        """An operation begins; one that did not end has raised, and the code caught it."""
-        self._settle(held=False)
-        self._operation = operation
-
-    def act(self, reason: str) -> None:
-        """What follows must not be done twice: the operation of that name, or something else."""
-        if reason and reason == self._operation:
-            self._marked = True
-        else:
-            self.loose = True
-
-    def ticketed(self, operation: str) -> None:
-        """An operation has a place for checkpoints; another's, run from inside, is not its own."""
-        self._ticketed = operation == self._operation
-
-    def in_batches(self) -> None:
-        """The operation works in batches from now on."""
-        self._batches = self._ticketed
-
-    def end(self, outcome: str) -> None:
-        """The operation is done; its last checkpoint says so."""
-        self._settle(held=self._batches or outcome == "unchanged")
-
-    def _settle(self, *, held: bool) -> None:
-        self.loose = self.loose or (self._marked and not held)
-        self._operation, self._marked, self._ticketed, self._batches = "", False, False, False
-
-    @property
-    def held(self) -> bool:
-        """Whether an end between two batches leaves nothing that a next attempt would repeat."""
-        return not self.loose and (self._batches or not self._marked)

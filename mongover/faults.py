@@ -15,7 +15,7 @@ from mongover.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pymongo.errors import OperationFailure, PyMongoError
 
@@ -29,6 +29,11 @@ _VALIDATION: Final = 121
 _NOT_PRIMARY: Final = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 _READ_ONLY: Final = frozenset({10107, 13435})
 _WRITE_CONCERN: Final = frozenset({64, 79, 100})
+# FailedToParse, ConflictingUpdateOperators, odd field names (52, 56, 57), and what the server says
+# of expressions and stages that it cannot read.
+_UNREADABLE: Final = frozenset(
+    {9, 40, 52, 56, 57, 168, 15983, 15998, 16020, 16410, 17276, 40323, 40324}
+)
 _ROLE: Final = (
     "grant the user `readWrite` and `dbAdmin` on the database, or the role in docs/privileges.md"
 )
@@ -47,6 +52,18 @@ def is_unsure(error: BaseException) -> bool:
     if isinstance(error, OperationFailure):
         return code_of(error) in _NOT_PRIMARY | _WRITE_CONCERN or _only_write_concern(error)
     return False
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Whether the server refused a command as it is written, before it looked at any document."""
+    return code_of(error) in _UNREADABLE
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it was raised from, the last first."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _only_write_concern(error: OperationFailure) -> bool:

@@ -593,15 +593,25 @@ def _shared_places(case: _Case) -> dict[str, BadRecord]:
 def _blocked(case: _Case, record: Record) -> Blocked:
     what = "upgrade" if record.direction is Direction.UP else "downgrade"
     resolve = f'mongover resolve {record.revision} --retry | --applied | --reverted --reason "…"'
+    ledger = record.ledger
     return Blocked(
-        f"{record.revision} stopped half-way: its {what} {_ending(record)},"
-        " and what it left is not known",
+        f"{record.revision} stopped half-way: its {what} {_ending(record)}, and {_unknown(record)}",
         hint=resolve
         if record.blocked
         else f"finish it with `{_again(case, record)}`, or {resolve}",
-        notes=_error_notes(record),
+        notes=[*_error_notes(record), *(() if ledger is None else ledger.said)],
         after=_NOTHING_RUN,
     )
+
+
+def _unknown(record: Record) -> str:
+    """What is not known of a revision that stopped half-way."""
+    ledger = record.ledger
+    if record.blocked and ledger is None:
+        return "the release of mongover that ran it did not note what was done"
+    if ledger is not None and ledger.blocked and ledger.begun is not None:
+        return f"how far `{ledger.begun.operation}` came is not known"
+    return "what it left is not known"
 
 
 def _again(case: _Case, record: Record) -> str:

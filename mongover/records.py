@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from mongover.errors import BadRecord, ForeignDocument, NewerFormat, RecordConflict
+from mongover.ledger import Ledger, parse_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,6 +123,7 @@ class Record:
     warnings: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
     checkpoint: Any = None
+    ledger: Ledger | None = field(default_factory=Ledger)  # None: of a release that kept none
     file: str | None = None
     source: str | None = None
     log: tuple[LogEntry, ...] = ()
@@ -148,7 +150,14 @@ class Record:
     @property
     def blocked(self) -> bool:
         """Whether only a person can say what the last attempt left behind."""
-        return self.state in STOPPED and self.outcome is Outcome.UNKNOWN and not self.repeatable
+        if self.state not in STOPPED or self.outcome is not Outcome.UNKNOWN:
+            return False
+        return not self.repeatable or self.ledger is None or self.ledger.blocked
+
+    def retried(self) -> Record:
+        """The record after a person's word that the revision may go on."""
+        ledger = Ledger() if self.ledger is None else self.ledger.retried()
+        return replace(self, repeatable=True, ledger=ledger)
 
     @property
     def unfinished(self) -> Direction | None:
@@ -159,7 +168,9 @@ class Record:
 
 
 _SHOWN: Final = tuple(
-    each.name for each in fields(Record) if each.name not in {"checkpoint", "log", "source"}
+    each.name
+    for each in fields(Record)
+    if each.name not in {"checkpoint", "ledger", "log", "source"}
 )
 
 # Field by field: the types that a stored value may have. None is allowed where `optional` holds.
@@ -218,6 +229,7 @@ def parse_record(document: Mapping[str, Any]) -> Record:
         direction=_member(document, "direction", Direction, Direction.UP),
         outcome=None if outcome is None else _member(document, "outcome", Outcome),
         checkpoint=document.get("checkpoint"),
+        ledger=_ledger(document),
         **values,
     )
 
@@ -257,6 +269,18 @@ def _checked(
             hint=_REPAIR_HINT,
         )
     return value
+
+
+def _ledger(document: Mapping[str, Any]) -> Ledger | None:
+    value = document.get("ledger")
+    if value is None:
+        return None
+    try:
+        return parse_ledger(value)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadRecord(
+            f"record {document['_id']!r}: ledger makes no sense", hint=_REPAIR_HINT
+        ) from None
 
 
 def _strings(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -368,6 +392,7 @@ class Attempt:
     by: Mapping[str, Any]
     checksum: str
     transaction: bool = False
+    repeatable: bool = True  # unless the revision says of itself that it cannot be repeated
 
     @property
     def guard(self) -> tuple[str, int]:
@@ -391,9 +416,20 @@ class Attempt:
         )
 
 
+def continues(record: Record | None, direction: Direction) -> bool:
+    """Whether an attempt goes on with one that stopped, so that what that did still counts."""
+    return record is not None and record.state in STOPPED and record.direction is direction
+
+
+def ledger_before(record: Record | None, direction: Direction) -> Ledger:
+    """What earlier attempts did of what an attempt begins with."""
+    if record is None or record.ledger is None or not continues(record, direction):
+        return Ledger()
+    return record.ledger
+
+
 def begin(attempt: Attempt, record: Record | None, subject: Subject) -> Change:
     """The change that stands in the history before any of the revision's code runs."""
-    fresh = record is None or record.direction is not attempt.direction
     values: dict[str, Any] = {
         "state": attempt.running,
         "direction": attempt.direction,
@@ -404,11 +440,12 @@ def begin(attempt: Attempt, record: Record | None, subject: Subject) -> Change:
         "fence": attempt.fence,
         "started_at": NOW,
         "transaction": attempt.transaction,
-        "repeatable": True,
+        "repeatable": attempt.repeatable,
         "by": attempt.by,
         "error": None,
+        "ledger": ledger_before(record, attempt.direction).to_document(),
     }
-    if fresh or (record is not None and record.state not in STOPPED):
+    if not continues(record, attempt.direction):
         values["checkpoint"] = None
     if attempt.direction is Direction.UP:
         values |= _identity(subject)
@@ -439,9 +476,11 @@ def finish(
     duration_ms: float,
     collections: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    ledger: Ledger | None = None,
 ) -> Change:
     """The flip to applied or reverted; `sequence` is the place in the order of application."""
     values: dict[str, Any] = {"outcome": None, "error": None, "checkpoint": None}
+    values["ledger"] = (ledger or Ledger()).to_document()
     if attempt.direction is Direction.UP:
         values |= {
             "state": State.APPLIED,
@@ -469,15 +508,11 @@ def stop(
     outcome: Outcome,
     error: Mapping[str, Any],
     duration_ms: float,
-    held: bool = False,
+    ledger: Ledger | None = None,
 ) -> Change:
-    """The end of an attempt that failed (`FAILED`) or was told to end (`INTERRUPTED`).
-
-    `held` says that checkpoints hold all that it did, so that the next attempt repeats nothing.
-    """
+    """The end of an attempt that failed (`FAILED`) or was told to end (`INTERRUPTED`)."""
     values: dict[str, Any] = {"state": state, "outcome": outcome, "error": error}
-    if held:
-        values["repeatable"] = True
+    values["ledger"] = (ledger or Ledger()).to_document()
     return Change(
         attempt.revision,
         frozenset({attempt.running}),
@@ -487,11 +522,12 @@ def stop(
     )
 
 
-def unrepeatable(attempt: Attempt) -> Change:
-    """The mark that stands before the first act that must not happen twice."""
-    return Change(
-        attempt.revision, frozenset({attempt.running}), {"repeatable": False}, guard=attempt.guard
-    )
+def note(attempt: Attempt, ledger: Ledger, *, repeatable: bool | None = None) -> Change:
+    """What the operations did so far; with the mark before an act that must not happen twice."""
+    values: dict[str, Any] = {"ledger": ledger.to_document()}
+    if repeatable is not None:
+        values["repeatable"] = repeatable
+    return Change(attempt.revision, frozenset({attempt.running}), values, guard=attempt.guard)
 
 
 _HOLDER_LOST: Final[Mapping[str, Any]] = {
@@ -546,7 +582,8 @@ def resolve(
     """The end of a blocked state; `sequence` counts only when it becomes applied anew."""
     values: dict[str, Any]
     if resolution is Resolution.RETRY:
-        values = {"repeatable": True}
+        retried = record.retried()
+        values = {"repeatable": True, "ledger": (retried.ledger or Ledger()).to_document()}
     elif resolution is Resolution.APPLIED:
         values = {"state": State.APPLIED, "direction": Direction.UP, "applied_at": NOW}
         if record.direction is Direction.DOWN:
@@ -557,6 +594,7 @@ def resolve(
         values = {"state": State.REVERTED, "direction": Direction.DOWN, "reverted_at": NOW}
     if resolution is not Resolution.RETRY:
         values |= {"outcome": None, "error": None, "checkpoint": None}
+        values["ledger"] = Ledger().to_document()
     entry = LogEntry("resolve", resolution, by=by, checksum=record.checksum, reason=reason)
     return Change(record.revision, frozenset({record.state}), values, entry)
 
@@ -583,6 +621,7 @@ def stamp(
         "warnings": (),
         "error": None,
         "checkpoint": None,
+        "ledger": Ledger().to_document(),
     }
     state = State.PENDING if record is None else record.state
     entry = LogEntry("stamp", "applied", by=by, checksum=subject.checksum, reason=reason)

@@ -8,15 +8,16 @@ to `applied` is part of the revision's own transaction.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from pymongo.errors import PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from mongover import events, records
-from mongover.checkpointing import LongWork, OnceOnly, goes_on
+from mongover.checkpointing import LongWork
 from mongover.errors import (
+    Blocked,
     Interrupted,
     LockLost,
     MongoverError,
@@ -24,8 +25,11 @@ from mongover.errors import (
     RevisionFailed,
     TransactionsUnsupported,
 )
-from mongover.faults import describe, message_of
+from mongover.faults import chain, describe, is_unreadable, is_unsure, message_of
+from mongover.ledger import Begun, End, Entry, Passage, Risk
 from mongover.operations import Operations, Target
+from mongover.operations.base import Former
+from mongover.operations.checkpoints import fingerprint
 from mongover.plan import subject_of
 from mongover.records import Attempt, Direction, Outcome, State
 from mongover.script import load_script, where_in
@@ -38,12 +42,14 @@ if TYPE_CHECKING:
 
     from mongover.checkpointing import Workplace
     from mongover.events import Listener
+    from mongover.ledger import Ledger
     from mongover.operations import Operation
-    from mongover.operations.base import Advance, Place, Ticket
+    from mongover.operations.base import Advance, Place, Stake, Ticket
     from mongover.plan import Plan, Step
     from mongover.records import Change, History, Record
     from mongover.script import Script
     from mongover.stop import Stop
+    from mongover.watch import CommandWatch
 
 
 class Holding(Protocol):
@@ -84,7 +90,13 @@ class Surroundings:
     strict: bool
     max_time_ms: int
     protected: Container[str]  # the collections that are mongover's own
+    watch: CommandWatch  # of the driver's commands
     workplace: Workplace | None = None  # where long operations keep their checkpoints
+
+    @property
+    def written(self) -> bool:
+        """Whether anything but mongover's own was written to since the watch forgot."""
+        return any(name not in self.protected for name in self.watch.written.copy())
 
 
 @dataclass(slots=True)
@@ -93,15 +105,20 @@ class StepJournal:
 
     attempt: Attempt
     around: Surroundings
-    declared: bool  # the revision says of itself that it can be repeated
+    declared: bool | None  # what the revision says of itself: that it can be repeated, or cannot
     started: float
     long_work: LongWork
+    passage: Passage
     collections: dict[str, None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    once_only: OnceOnly = field(default_factory=OnceOnly)
     edge_stop: StopNow | None = None  # what ended the code between two batches
     touched_server: bool = False
     repeatable: bool = True
+    _atomic: bool = False  # an error of the operation that began means that nothing was changed
+    _text: str = ""  # that operation
+    _identity: str = ""
+    _ticketed: bool = False
+    _batches: bool = False
 
     def check(self) -> None:
         """Stop here when the lease is lost or a stop was asked for and is safe."""
@@ -111,12 +128,58 @@ class StepJournal:
     def unrepeatable(self, reason: str) -> None:
         """Write into the record, once, that what follows must not be done twice."""
         self.check()
-        self.once_only.act(reason)
         self.touched_server = True
-        if self.attempt.transaction or self.declared or not self.repeatable:
+        if self.attempt.transaction:
             return
-        self.around.history.write([records.unrepeatable(self.attempt)])
-        self.repeatable = False
+        begun = self.passage.ledger.begun
+        if begun is not None and reason == self._text:
+            if self.passage.begin(replace(begun, risk=Risk.TWICE)):
+                self._note()
+        elif self.declared is None and self.repeatable:
+            self._note(repeatable=False)
+            self.repeatable = False
+
+    def arrive(self, operation: Operation) -> Former | None:
+        """What earlier attempts recorded of the operation that comes now."""
+        text, self._identity = operation.describe(), fingerprint(operation)
+        recorded = self.passage.arrive(text, self._identity)
+        if isinstance(recorded, Entry):
+            revision = self.attempt.revision
+            self.around.listener(events.OperationStarted(revision, text))
+            self.around.listener(events.OperationFinished(revision, text, "skipped", 0.0))
+            return Former(recorded.outcome)
+        return Former(proof=recorded.proof) if isinstance(recorded, Begun) else None
+
+    def begin(self, operation: Operation, stake: Stake) -> None:
+        """Record that an operation begins and, in the same write, that those before it ended."""
+        self.touched_server = True
+        self._text, self._atomic = operation.describe(), operation.atomic
+        self._ticketed = self._batches = False
+        begun = Begun(self._text, self._identity, Risk(stake.risk), proof=stake.proof)
+        if self.passage.begin(begun) and not self.attempt.transaction:
+            # The code went on after an operation that it did not see through: nobody can follow.
+            loose = self.passage.loose and self.declared is None and self.repeatable
+            self.repeatable = self.repeatable and not loose
+            self._note(repeatable=False if loose else None)
+        self.around.watch.written.clear()
+
+    def held(self, operation: Operation) -> None:
+        """Record that the operation's checkpoints tell exactly how far it is."""
+        begun = self.passage.ledger.begun
+        if begun is None or begun.risk is Risk.NONE or operation.describe() != self._text:
+            return
+        if self.passage.begin(replace(begun, risk=Risk.NONE, proof=None)):
+            self._note()
+
+    def lost_track(self, operation: Operation) -> NoReturn:
+        """Record that nobody can tell what an earlier attempt made of the operation, and raise."""
+        del operation
+        self.touched_server = True
+        raise self.passage.lost_track()
+
+    def _note(self, *, repeatable: bool | None = None) -> None:
+        change = records.note(self.attempt, self.passage.ledger, repeatable=repeatable)
+        self.around.history.write([change])
 
     def touched(self, collection: str) -> None:
         """Note a collection that the revision works on."""
@@ -129,15 +192,13 @@ class StepJournal:
 
     def operation_started(self, operation: Operation) -> None:
         """Tell that an operation begins."""
-        self.touched_server = True
-        revision, text = self.attempt.revision, operation.describe()
-        self.once_only.begin(text)
-        self.around.listener(events.OperationStarted(revision, text))
+        text = operation.describe()
+        self.around.listener(events.OperationStarted(self.attempt.revision, text))
 
     def operation_finished(self, operation: Operation, seconds: float, outcome: str) -> None:
         """Tell how an operation ended."""
         text = operation.describe()
-        self.once_only.end(outcome)
+        self.passage.end(outcome)
         done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
         self.around.listener(done)
 
@@ -161,9 +222,9 @@ class StepJournal:
     def ticket(self, operation: Operation) -> Ticket | None:
         """Where a long operation keeps its checkpoints."""
         self.check()
-        ticket = self.long_work.ticket()
-        if ticket is not None:
-            self.once_only.ticketed(operation.describe())
+        ticket = self.long_work.ticket(self.passage.place)
+        # Another's, run from inside this one, is not its own.
+        self._ticketed = ticket is not None and operation.describe() == self._text
         return ticket
 
     def edges(self) -> AbstractContextManager[None]:
@@ -172,7 +233,7 @@ class StepJournal:
         text = f"stopping after this batch of {revision}; press Ctrl-C again to stop now"
         if not self.can_stop:
             text += " (leaves it half done)"
-        self.once_only.in_batches()
+        self._batches = True
         notice = events.Notice(text, revision, "warning")
         return self.around.stop.at_edges(deferred=lambda: self.around.listener(notice))
 
@@ -191,12 +252,39 @@ class StepJournal:
 
     @property
     def can_stop(self) -> bool:
-        """Whether ending the code here leaves nothing that a repeat would do twice."""
-        return self.attempt.transaction or self.declared or self.repeatable
+        """Whether ending the code here leaves nothing that a repeat would do twice, or lose."""
+        begun = self.passage.ledger.begun
+        safe = self.repeatable and (begun is None or begun.risk is Risk.NONE)
+        return self.attempt.transaction or self.declared is True or safe
 
-    def held(self, error: BaseException) -> bool:
-        """Whether the code ended between two batches, with all that it did in checkpoints."""
-        return error is self.edge_stop and self.once_only.held
+    def broke_off(self, operation: Operation, error: BaseException) -> None:
+        """Note what is known of an operation that an error ended."""
+        del operation
+        self.passage.ledger = self.passage.ledger.left(self._end(error))
+
+    def _end(self, error: BaseException) -> End:
+        if error is self.edge_stop and self._ticketed:
+            return End.HELD
+        if not self._batches and not self.around.written:
+            return End.NOTHING
+        causes = tuple(chain(error))
+        if _is_interruption(error) or any(map(is_unsure, causes)):
+            return End.UNKNOWN
+        if self._atomic or any(map(is_unreadable, causes)):
+            return End.NOTHING
+        return End.FAILED
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is known of what an attempt that ended badly leaves."""
+        untouched = not self.touched_server and self.passage.ledger.empty
+        return Outcome.NOTHING if self.attempt.transaction or untouched else Outcome.UNKNOWN
+
+    @property
+    def blocks(self) -> bool:
+        """Whether an attempt that ends here leaves what only a person can judge."""
+        unclear = not self.repeatable or self.passage.ledger.blocked
+        return unclear and self.outcome is Outcome.UNKNOWN
 
     @property
     def milliseconds(self) -> float:
@@ -270,21 +358,34 @@ def _attempt(step: Step, around: Surroundings) -> Attempt:
         by=around.by,
         checksum=step.revision.checksum,
         transaction=step.revision.transaction,
+        repeatable=step.revision.repeatable is not False,
     )
 
 
 def _journal(step: Step, known: Mapping[str, Record], around: Surroundings) -> StepJournal:
-    attempt = _attempt(step, around)
+    attempt, record = _attempt(step, around), known.get(step.revision.id)
     long_work = LongWork(
         attempt,
         step.revision,
         database=around.database,
         history=around.history,
         workplace=around.workplace,
-        goes_on=goes_on(known.get(step.revision.id), attempt),
+        goes_on=records.continues(record, attempt.direction),
     )
-    declared = step.revision.repeatable is True
-    return StepJournal(attempt, around, declared, time.monotonic(), long_work)
+    journal = StepJournal(
+        attempt,
+        around,
+        declared=step.revision.repeatable,
+        started=time.monotonic(),
+        long_work=long_work,
+        passage=_passage(step, records.ledger_before(record, attempt.direction)),
+    )
+    journal.repeatable = attempt.repeatable
+    return journal
+
+
+def _passage(step: Step, found: Ledger) -> Passage:
+    return Passage(step.revision.id, found, lenient=step.revision.repeatable is True)
 
 
 def _begin_change(step: Step, journal: StepJournal, known: Mapping[str, Record]) -> Change:
@@ -393,6 +494,7 @@ def _flip(journal: StepJournal, sequence: int) -> Change:
         duration_ms=journal.milliseconds,
         collections=tuple(journal.collections),
         warnings=tuple(journal.warnings),
+        ledger=journal.passage.ledger,
     )
 
 
@@ -402,6 +504,7 @@ def _run_in_transaction(
     def work() -> None:
         journal.collections.clear()
         journal.warnings.clear()
+        journal.passage = _passage(step, journal.passage.found)
         _run_code(step, script, journal, around)
         around.lease.guard(around.session)
         around.history.write([_flip(journal, sequence)], session=around.session)
@@ -417,6 +520,7 @@ def _run_code(step: Step, script: Script, journal: StepJournal, around: Surround
         safe=lambda: journal.can_stop, deferred=lambda: _tell_deferred(step, around)
     ):
         script.run(step.direction, op)
+    journal.passage.close()
     around.lease.check()
 
 
@@ -469,14 +573,13 @@ def _record_stop(
 
 
 def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> Change:
-    nothing = journal.attempt.transaction or not journal.touched_server
     return records.stop(
         journal.attempt,
         State.INTERRUPTED if _is_interruption(error) else State.FAILED,
-        outcome=Outcome.NOTHING if nothing else Outcome.UNKNOWN,
+        outcome=journal.outcome,
         error=describe(error, around.redact),
         duration_ms=journal.milliseconds,
-        held=journal.held(error),
+        ledger=journal.passage.ledger,
     )
 
 
@@ -500,13 +603,13 @@ def _explain(
         error.where = error.where or where
         if not isinstance(error, LockLost):  # then its record is the new holder's
             error.after = f"{error.after} {recorded}".lstrip()
-        if not journal.can_stop:
+        if journal.blocks and not isinstance(error, Blocked):
             error.notes += (f"{revision.id} is blocked: {_way_out(step)}",)
         return error
     if _is_interruption(error):
         return Interrupted(
             f"{revision.id} was interrupted",
-            hint=_way_on(step) if journal.can_stop or journal.held(error) else _way_out(step),
+            hint=_way_out(step) if journal.blocks else _way_on(step),
             after="its record says so, and the lock was released.",
         )
     return RevisionFailed(
@@ -514,7 +617,7 @@ def _explain(
         where=where,
         notes=_driver_notes(error, around),
         after=recorded,
-        hint=f"mend it, then {_way_on(step)}" if journal.can_stop else _way_out(step),
+        hint=_way_out(step) if journal.blocks else f"mend it, then {_way_on(step)}",
     )
 
 

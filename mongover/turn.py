@@ -312,7 +312,7 @@ class Turn:
         blocked = [record for record in known.values() if _can_retry(record)]
         if not request.retry or not blocked:
             return self.plan(request.direction, request.target, known), ()
-        retried = {each.revision: replace(each, repeatable=True) for each in blocked}
+        retried = {each.revision: each.retried() for each in blocked}
         plan = self.plan(request.direction, request.target, {**known, **retried})
         ids = {step.revision.id for step in plan.steps}
         blocked = [record for record in blocked if record.revision in ids]
@@ -378,6 +378,7 @@ class Turn:
             strict=self.config.strict,
             max_time_ms=int(self.config.ddl_max_time * 1_000),
             protected=own_collections(self.config),
+            watch=self.store.server.watch,
             workplace=_workplace(self.config, self.store),
         )
 

@@ -1,10 +1,10 @@
-"""Watching the driver's commands, to know which one of a transaction failed first."""
+"""Watching the driver's commands: which one of a transaction failed first, what was written to."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pymongo.monitoring import CommandListener
 
@@ -27,6 +27,32 @@ class Failure:
         return f"{self.command}: {self.code} {self.name}".rstrip()
 
 
+_WRITES: Final = frozenset(
+    {
+        "aggregate",
+        "bulkWrite",
+        "collMod",
+        "convertToCapped",
+        "create",
+        "createIndexes",
+        "delete",
+        "drop",
+        "dropIndexes",
+        "findAndModify",
+        "insert",
+        "renameCollection",
+        "update",
+    }
+)
+
+
+def _writes(command: Mapping[str, Any]) -> bool:
+    if "aggregate" not in command:
+        return True
+    stages = command["pipeline"]
+    return bool(stages) and not {"$merge", "$out"}.isdisjoint(stages[-1])
+
+
 class CommandWatch(CommandListener):
     """Remembers which command broke the transaction of one thread, since `start`.
 
@@ -38,6 +64,7 @@ class CommandWatch(CommandListener):
         self._thread: int | None = None
         self._request: int | None = None
         self.first: Failure | None = None
+        self.written: set[str] = set()  # the collections that writes were sent to, from any thread
 
     def start(self) -> None:
         """Forget what was seen, and watch this thread from now on."""
@@ -51,6 +78,8 @@ class CommandWatch(CommandListener):
 
     def started(self, event: CommandStartedEvent) -> None:
         """A command leaves; only that of a transaction says so of itself."""
+        if event.command_name in _WRITES and _writes(event.command):
+            self.written.add(str(event.command.get(event.command_name)))
         if self._thread == threading.get_ident() and event.command.get("autocommit") is False:
             self._request = event.request_id
 

@@ -7,7 +7,7 @@ import re
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import bson
 from pymongo import WriteConcern
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from mongover.operations import Operation
-    from mongover.operations.base import Advance, Place
+    from mongover.operations.base import Advance, Former, Place, Stake
 
 
 @dataclass
@@ -36,6 +36,9 @@ class Notebook:
     steps: list[tuple[int, int | None]] = field(default_factory=list)
     places: list[Place | None] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    stakes: list[Stake] = field(default_factory=list)
+    broken: list[Operation] = field(default_factory=list)
+    holding: list[Operation] = field(default_factory=list)
     checks: int = 0
     stop_at: int | None = None
     tickets: int = 0
@@ -55,6 +58,23 @@ class Notebook:
 
     def warning(self, message: str) -> None:
         self.warnings.append(message)
+
+    def arrive(self, operation: Operation) -> Former | None:
+        return None
+
+    def begin(self, operation: Operation, stake: Stake) -> None:
+        self.stakes.append(stake)
+        if stake.risk == "twice":
+            self.reasons.append(operation.describe())
+
+    def broke_off(self, operation: Operation, error: BaseException) -> None:
+        self.broken.append(operation)
+
+    def held(self, operation: Operation) -> None:
+        self.holding.append(operation)
+
+    def lost_track(self, operation: Operation) -> NoReturn:
+        raise AssertionError(operation.describe())
 
     def operation_started(self, operation: Operation) -> None:
         self.started.append(operation)

@@ -252,19 +252,26 @@ def check_blocked(tmp_path: Path, server: Server, db: Db, act: str) -> None:
     assert upgraded(folder)[0] == 4
 
 
+def test_one_ctrl_c_still_blocks_what_nothing_recorded(
+    tmp_path: Path, standalone: Server, standalone_db: Db
+) -> None:
+    check_blocked(tmp_path, standalone, standalone_db, 'op.db["b"].insert_one({})')
+
+
 @pytest.mark.parametrize(
-    "act",
-    [
-        'op.db["b"].insert_one({})',
-        'op.insert("b", [{"n": 1}])',
-        'op.update("b", {}, {"$inc": {"n": 1}})',
-    ],
+    "act", ['op.insert("b", [{"n": 1}])', 'op.update("b", {}, {"$inc": {"n": 1}})']
 )
-def test_one_ctrl_c_still_blocks_what_no_checkpoint_holds(
+def test_what_was_finished_before_a_ctrl_c_is_not_done_again(
     tmp_path: Path, standalone: Server, standalone_db: Db, act: str
 ) -> None:
     standalone_db["b"].insert_one({"n": 0})
-    check_blocked(tmp_path, standalone, standalone_db, act)
+    fill(standalone_db, 4000)
+    body = COUNT_UP.format(options=ONCE).replace("    op.", f"    {act}\n    op.")
+    folder = project(tmp_path, standalone, standalone_db, body)
+    assert "`mongover upgrade` goes on" in stopped(folder, standalone_db)
+    assert upgraded(folder)[0] == 0
+    assert sum(each["n"] for each in standalone_db["b"].find()) == 1
+    assert counts(standalone_db) == {1: 4000}
 
 
 def test_op_db_blocks_after_one_ctrl_c_on_a_replica_set_too(

@@ -24,6 +24,7 @@ from mongover.errors import (
     RecordConflict,
 )
 from mongover.history import MongoHistory
+from mongover.ledger import Ledger
 from mongover.memory import MemoryHistory
 from mongover.records import (
     LOG_LIMIT,
@@ -227,7 +228,7 @@ def test_a_swept_record_says_what_is_known_of_it(
 def test_an_unrepeatable_record_is_blocked_until_it_is_resolved(history: History) -> None:
     one = attempt()
     history.write([records.begin(one, None, subject())])
-    history.write([records.unrepeatable(one)])
+    history.write([records.note(one, Ledger(), repeatable=False)])
     history.write([records.sweep(history.read()["0001"])])
     record = history.read()["0001"]
     assert record.blocked

@@ -20,6 +20,7 @@ FLOORS = {
     "urls": 0,
     "collector": 0,
     "config": 1,
+    "ledger": 0.5,
     "records": 1,
     "revision": 1,
     "operations": 1,

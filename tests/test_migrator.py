@@ -34,6 +34,7 @@ from mongover.errors import (
     UsageError,
 )
 from mongover.lease import read_lease
+from mongover.ledger import Ledger
 from mongover.migrator import Migrator
 from mongover.records import Direction, Resolution
 from tests.projects import (  # noqa: F401 - fixtures
@@ -512,6 +513,7 @@ def leave_running(project: Project, *, transaction: bool = False) -> None:
             "_id": "0001", "tool": "mongover", "v": 1, "schema": "users", "state": "applying",
             "direction": "up", "owner": "gone", "fence": 1, "transaction": transaction,
             "repeatable": True, "checksum": "", "attempt": 1, "sequence": 0,
+            "ledger": Ledger().to_document(),
         }
     )  # fmt: skip
 

@@ -611,7 +611,7 @@ def test_a_failure_that_cannot_be_recorded_is_said_and_found_by_the_next_run(
     refused[2]["failCommands"] = ["update"]
     name, _, data = refused
     with (
-        failpoint(project.client, name, {"skip": 1}, data),
+        failpoint(project.client, name, {"skip": 2}, data),
         pytest.raises(RevisionFailed) as caught,
     ):
         project.upgrade()
@@ -628,7 +628,7 @@ def test_an_end_that_cannot_be_recorded_says_that_the_code_ran(project: Project)
     project.write("0001", "op.create_collection('c')")
     name, _, data = fault(project, 1, failCommands=["update"], errorCode=13)
     with (
-        failpoint(project.client, name, {"skip": 1}, data),
+        failpoint(project.client, name, {"skip": 2}, data),
         pytest.raises(MongoverError) as caught,
     ):
         project.upgrade()

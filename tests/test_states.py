@@ -20,6 +20,7 @@ from mongover.cli.app import run as run_command
 from mongover.errors import LockHeld, MongoverError
 from mongover.events import StepStarted
 from mongover.lease import Lease, read_lease
+from mongover.ledger import Ledger
 from mongover.migrator import Migrator
 from mongover.plan import subject_of
 from mongover.records import Attempt, Direction, Outcome, Record, Resolution, State
@@ -254,7 +255,7 @@ class Maker:
         transaction = rest == "transactional"
         one = self.begin(self.revision(NAME), direction, transaction=transaction)
         if rest.endswith("unrepeatable"):
-            self.history.write([records.unrepeatable(one)])
+            self.history.write([records.note(one, Ledger(), repeatable=False)])
         if first in ("failed", "interrupted"):
             outcome = Outcome.NOTHING if rest.endswith("nothing") else Outcome.UNKNOWN
             error = {"type": "Boom", "message": "it broke"}

@@ -125,6 +125,11 @@ class RestoreBackup(Operation):
         """The same values again."""
         return True
 
+    @property
+    def destructive(self) -> bool:
+        """Where newer values are overwritten."""
+        return self.on_existing == "overwrite"
+
     def describe(self) -> str:
         """`restore the backup of users`."""
         return one_line(f"restore the backup of {self.collection}")

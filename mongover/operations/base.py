@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol, TypeVar
 
 from mongover.errors import OperationFailed
 
@@ -52,6 +52,32 @@ class Journal(Protocol):
         """Keep a warning on the record of the revision."""
         ...
 
+    def arrive(self, operation: Operation) -> Former | None:
+        """What earlier attempts recorded of the operation that comes now; None if nothing.
+
+        One that they finished is not run again.
+
+        Raises:
+            Blocked: they recorded another sequence of operations.
+        """
+        ...
+
+    def begin(self, operation: Operation, stake: Stake) -> None:
+        """Record, before it changes anything, that an operation begins."""
+        ...
+
+    def broke_off(self, operation: Operation, error: BaseException) -> None:
+        """An operation that began ends with an error."""
+        ...
+
+    def held(self, operation: Operation) -> None:
+        """Note that checkpoints in the transactions of its batches hold all that it does."""
+        ...
+
+    def lost_track(self, operation: Operation) -> NoReturn:
+        """Raise: nothing tells whether an operation that was begun was carried out."""
+        ...
+
     def operation_started(self, operation: Operation) -> None:
         """An operation begins."""
         ...
@@ -85,6 +111,33 @@ class Journal(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Stake:
+    """What a second run of an operation could do where the end of the first is not known.
+
+    Attributes:
+        risk: `none`, `loss` (it takes away what has come since), or `twice` (it changes again what
+            is changed already).
+        proof: By what `Operation.landed` can see whether it was carried out.
+    """
+
+    risk: Literal["none", "loss", "twice"] = "none"
+    proof: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What earlier attempts recorded of an operation.
+
+    Attributes:
+        outcome: How it ended; empty when it began and its end is not recorded.
+        proof: What its `Stake` held then.
+    """
+
+    outcome: str = ""
+    proof: Mapping[str, Any] | None = None
+
+
 class Door(Protocol):
     """How a worker in another process gets at the database and the revision's code; picklable."""
 
@@ -104,7 +157,8 @@ class Ticket:
     Attributes:
         checkpoints: The collection of the checkpoints.
         rejects: The collection of the documents that were kept aside.
-        ordinal: The place of the operation among those of the revision that have checkpoints.
+        ordinal: The place of the operation among those of the revision.
+        part: Which of the operation's own long works it is; most have one.
         owner: The holder of the lease.
         fence: Its fence.
     """
@@ -118,11 +172,13 @@ class Ticket:
     fence: int
     module: str = ""
     door: Door | None = None
+    part: int = 0
 
     @property
     def key(self) -> str:
         """The `_id` of the operation's head document."""
-        return f"{self.revision}/{self.direction}/{self.ordinal:04d}"
+        part = f".{self.part}" if self.part else ""
+        return f"{self.revision}/{self.direction}/{self.ordinal:04d}{part}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +274,8 @@ class Operation(ABC):
     """The method of `op` that makes this operation."""
     creation: ClassVar[bool] = False
     """Whether `strict = false` turns its failure into a warning."""
+    atomic: ClassVar[bool] = False
+    """Whether an error of the server means that nothing was changed."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -231,6 +289,29 @@ class Operation(ABC):
     def repeatable(self) -> bool:
         """Whether doing it twice is the same as doing it once."""
         return False
+
+    @property
+    def destructive(self) -> bool:
+        """Whether it takes data away, so that a second run could take what has come since."""
+        return False
+
+    def proof(self, target: Target) -> Mapping[str, Any] | None:
+        """What `landed` needs to see later whether it was carried out; None if nothing can."""
+        del target
+        return None
+
+    def landed(self, target: Target, proof: Mapping[str, Any]) -> bool | None:
+        """Whether it was carried out after the proof was taken; None where that cannot be seen."""
+        del target, proof
+        return None
+
+    def stake(self, target: Target) -> Stake:
+        """What a second run could do where the end of this one is not known."""
+        if target.transaction:
+            return Stake()
+        if not self.repeatable and not self.exactly_once(target):
+            return Stake("twice")
+        return Stake("loss", self.proof(target)) if self.destructive else Stake()
 
     @property
     def collections(self) -> tuple[str, ...]:

@@ -117,6 +117,7 @@ class CreateCollection(Operation):
 
     verb: ClassVar[str] = "create_collection"
     creation: ClassVar[bool] = True
+    atomic: ClassVar[bool] = True
 
     @classmethod
     def of(cls, collection: str, options: Mapping[str, Any]) -> CreateCollection:
@@ -202,6 +203,7 @@ class CreateView(Operation):
 
     verb: ClassVar[str] = "create_view"
     creation: ClassVar[bool] = True
+    atomic: ClassVar[bool] = True
 
     @property
     def repeatable(self) -> bool:
@@ -237,11 +239,26 @@ class DropCollection(Operation):
     collection: str
 
     verb: ClassVar[str] = "drop_collection"
+    atomic: ClassVar[bool] = True
 
     @property
     def repeatable(self) -> bool:
         """What is gone stays gone."""
         return True
+
+    @property
+    def destructive(self) -> bool:
+        """Its documents are gone."""
+        return True
+
+    def proof(self, target: Target) -> Mapping[str, Any]:
+        """Which collection has the name, if any: each has a UUID of its own."""
+        return {"uuid": identity_of(target, self.collection)}
+
+    def landed(self, target: Target, proof: Mapping[str, Any]) -> bool:
+        """Whether that collection is gone; one that was made since is another."""
+        now = identity_of(target, self.collection)
+        return now is None or now != proof["uuid"]
 
     def describe(self) -> str:
         """`drop collection users`."""
@@ -274,11 +291,28 @@ class RenameCollection(Operation):
     to: str
 
     verb: ClassVar[str] = "rename_collection"
+    atomic: ClassVar[bool] = True
 
     @property
     def repeatable(self) -> bool:
         """A second time finds the old name gone and the new one there."""
         return True
+
+    @property
+    def destructive(self) -> bool:
+        """The old name is gone, and may be taken again."""
+        return True
+
+    def proof(self, target: Target) -> Mapping[str, Any] | None:
+        """Which collection has the old name: it keeps its UUID."""
+        uuid = identity_of(target, self.collection)
+        return {"uuid": uuid} if uuid else None
+
+    def landed(self, target: Target, proof: Mapping[str, Any]) -> bool | None:
+        """Whether that collection has the new name; None where it has neither."""
+        if identity_of(target, self.to) == proof["uuid"]:
+            return True
+        return False if identity_of(target, self.collection) == proof["uuid"] else None
 
     @property
     def collections(self) -> tuple[str, ...]:
@@ -332,6 +366,7 @@ class ModifyCollection(Operation):
     options: dict[str, Any]
 
     verb: ClassVar[str] = "modify_collection"
+    atomic: ClassVar[bool] = True
 
     @classmethod
     def of(cls, collection: str, options: Mapping[str, Any]) -> ModifyCollection:
@@ -388,6 +423,20 @@ class ModifyCollection(Operation):
         if options.get("size"):
             options["size"] = _rounded(options["size"])
         return options
+
+
+def identity_of(target: Target, name: str) -> str | None:
+    """By what a collection is known whatever its name; None for one that is not there.
+
+    A view has no UUID: it holds no documents, and is as good as the next of its name.
+    """
+    stored = stored_collection(target, name)
+    if stored is None:
+        return None
+    if stored["type"] == "timeseries" and "uuid" not in stored.get("info", {}):
+        stored = stored_collection(target, f"system.buckets.{name}") or stored
+    uuid = stored.get("info", {}).get("uuid")
+    return f"{stored['type']} {uuid.hex() if isinstance(uuid, bytes) else uuid or ''}".strip()
 
 
 def missing(target: Target, collection: str) -> OperationFailed:

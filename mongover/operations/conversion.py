@@ -59,6 +59,11 @@ class ConvertField(Operation):
         """A second time finds no value of another type."""
         return True
 
+    @property
+    def destructive(self) -> bool:
+        """Where values are given up."""
+        return self.on_error in {"null", "unset"}
+
     def describe(self) -> str:
         """`convert users.age to int`."""
         return one_line(f"convert {self.collection}.{self.field} to {self.to}")

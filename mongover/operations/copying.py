@@ -79,6 +79,11 @@ class Copy(Operation):
         """Both."""
         return (self.collection, self.to)
 
+    @property
+    def destructive(self) -> bool:
+        """Unless what is there is kept."""
+        return self.on_match not in {"keep", "fail"}
+
     def describe(self) -> str:
         """`copy users into people`."""
         return one_line(f"copy {self.collection} into {self.to}")

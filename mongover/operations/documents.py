@@ -5,7 +5,8 @@ All of them work on the server; only `insert` sends documents, in batches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,7 +30,7 @@ from mongover.operations.ranges import BY_ID, both
 from mongover.operations.serverside import Change, deleting, perform, updating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pymongo import InsertOne, ReplaceOne, UpdateOne
 
@@ -53,6 +54,7 @@ _OPERATORS = _NOT_REPEATABLE | {
     "$pull",
     "$pullAll",
 }
+_TAKING = frozenset({"$unset", "$rename", "$pull", "$pullAll"})
 _SAMPLES = 3
 
 
@@ -112,6 +114,11 @@ class Insert(Operation):
             return True
         return all("_id" in document for document in self.documents)
 
+    @property
+    def destructive(self) -> bool:
+        """Unless what is there is kept."""
+        return self.on_existing != "keep"
+
     def describe(self) -> str:
         """`insert 3 documents into roles`."""
         if self.total is None:
@@ -138,6 +145,13 @@ class Insert(Operation):
             "key": list(self.key),
             "on_existing": self.on_existing,
         }
+
+    def identity(self) -> dict[str, Any]:
+        """The documents by a digest: they may be many."""
+        if not isinstance(self.documents, (list, tuple)):
+            return self.to_json()
+        bare = replace(self, documents=[]).to_json()
+        return {**bare, "documents": _digest(self.documents)}
 
     def apply(self, target: Target) -> Outcome:
         """Send the documents in batches."""
@@ -217,6 +231,19 @@ class Insert(Operation):
             )
 
 
+def _digest(documents: Sequence[Mapping[str, Any]]) -> Any:
+    """One digest of all documents; in plain JSON where BSON cannot hold them."""
+    from bson import encode  # noqa: PLC0415 - bson costs 50 ms, needed only to run
+
+    digest = hashlib.sha256()
+    try:
+        for document in documents:
+            digest.update(encode(document))
+    except Exception:  # noqa: BLE001 - whatever is wrong with them, sending them will say it
+        return plain(documents)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Update(Operation):
     """A change of all documents that a filter finds: update operators, or a pipeline."""
@@ -234,6 +261,11 @@ class Update(Operation):
     def repeatable(self) -> bool:
         """With operators whose second use changes nothing; never with a pipeline."""
         return isinstance(self.update, dict) and not _NOT_REPEATABLE & self.update.keys()
+
+    @property
+    def destructive(self) -> bool:
+        """Where its operators take fields or elements away."""
+        return isinstance(self.update, dict) and bool(_TAKING & self.update.keys())
 
     def describe(self) -> str:
         """`update users.phone`, or `update users` where fields cannot be named."""
@@ -281,6 +313,11 @@ class Delete(Operation):
     @property
     def repeatable(self) -> bool:
         """What is gone stays gone."""
+        return True
+
+    @property
+    def destructive(self) -> bool:
+        """Documents are gone."""
         return True
 
     def describe(self) -> str:
@@ -347,6 +384,11 @@ class RemoveField(Operation):
         """What is gone stays gone."""
         return True
 
+    @property
+    def destructive(self) -> bool:
+        """The values are gone."""
+        return True
+
     def describe(self) -> str:
         """`remove field users.phone`."""
         return one_line(f"remove field {self.collection}.{self.field}")
@@ -395,6 +437,11 @@ class RenameField(Operation):
     @property
     def repeatable(self) -> bool:
         """A second time finds no document with the old name."""
+        return True
+
+    @property
+    def destructive(self) -> bool:
+        """The old name is gone, and may be taken again."""
         return True
 
     def describe(self) -> str:

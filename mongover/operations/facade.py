@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
+    from mongover.operations.base import Former
     from mongover.operations.collections import CollectionOptions, ModifyOptions
     from mongover.operations.index import IndexOptions
     from mongover.operations.pace import PaceOptions
@@ -458,11 +459,26 @@ class Operations:
         target, journal = self._target, self._target.journal
         journal.check()
         self._check_allowed(operation)
+        former = journal.arrive(operation)
+        for name in operation.collections:
+            journal.touched(name)
+        if former is not None and former.outcome:
+            return
         journal.operation_started(operation)
         started = time.monotonic()
         with _translated(operation, target):
-            outcome = self._applied(operation)
+            landed = former is not None and self._landed(operation, former)
+            outcome = "done" if landed else self._applied(operation)
         journal.operation_finished(operation, time.monotonic() - started, outcome)
+
+    def _landed(self, operation: Operation, former: Former) -> bool:
+        """Whether an earlier attempt that began the operation carried it out."""
+        if former.proof is None:
+            return False
+        landed = operation.landed(self._target, former.proof)
+        if landed is None:
+            self._target.journal.lost_track(operation)
+        return landed
 
     def _check_allowed(self, operation: Operation) -> None:
         target = self._target
@@ -482,18 +498,19 @@ class Operations:
 
     def _applied(self, operation: Operation) -> Outcome:
         target = self._target
-        for name in operation.collections:
-            target.journal.touched(name)
-        if not operation.repeatable and not operation.exactly_once(target):
-            target.journal.unrepeatable(operation.describe())
-        if target.strict or target.transaction or not operation.creation:
-            return operation.apply(target)
+        target.journal.begin(operation, operation.stake(target))
         try:
             with _translated(operation, target):
                 return operation.apply(target)
         except RevisionError as error:
+            if target.strict or target.transaction or not operation.creation:
+                target.journal.broke_off(operation, error)
+                raise
             target.journal.warning(f"{operation.describe()}: {error.message}")
             return "warning"
+        except BaseException as error:
+            target.journal.broke_off(operation, error)
+            raise
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class CreateIndex(Operation):
     index: Index
 
     verb: ClassVar[str] = "create_index"
+    atomic: ClassVar[bool] = True
     creation: ClassVar[bool] = True
 
     @property
@@ -90,6 +91,7 @@ class CreateIndexes(Operation):
     indexes: tuple[Index, ...]
 
     verb: ClassVar[str] = "create_indexes"
+    atomic: ClassVar[bool] = True
     creation: ClassVar[bool] = True
 
     @classmethod
@@ -153,6 +155,7 @@ class DropIndex(Operation):
     index: str | Keys
 
     verb: ClassVar[str] = "drop_index"
+    atomic: ClassVar[bool] = True
 
     @classmethod
     def of(cls, collection: str, index: Any) -> DropIndex:
@@ -193,6 +196,7 @@ class HideIndex(Operation):
     index: str | Keys
 
     verb: ClassVar[str] = "hide_index"
+    atomic: ClassVar[bool] = True
 
     @classmethod
     def of(cls, collection: str, index: Any) -> HideIndex:
@@ -234,6 +238,7 @@ class UnhideIndex(Operation):
     index: str | Keys
 
     verb: ClassVar[str] = "unhide_index"
+    atomic: ClassVar[bool] = True
 
     @classmethod
     def of(cls, collection: str, index: Any) -> UnhideIndex:

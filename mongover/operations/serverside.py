@@ -83,6 +83,8 @@ def perform(
         work = _begin(operation, target, change, checkpoints, size)
     if work.finished:
         return "unchanged"
+    if target.transactions and change.transactional:
+        target.journal.held(operation)
     counts = _run_threads(operation, target, ticket, change, work, pace)
     counts += _rest(operation, target, change, work)
     checkpoints.finish()

@@ -62,6 +62,7 @@ class SetValidator(Operation):
     on_invalid: str = "refuse"
 
     verb: ClassVar[str] = "set_validator"
+    atomic: ClassVar[bool] = True
 
     @classmethod
     def of(
@@ -152,6 +153,7 @@ class DropValidator(Operation):
     collection: str
 
     verb: ClassVar[str] = "drop_validator"
+    atomic: ClassVar[bool] = True
 
     @property
     def repeatable(self) -> bool:
