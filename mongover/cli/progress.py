@@ -27,6 +27,7 @@ _OPERATION_WIDTH: Final = 72
 _TIME_WIDTH: Final = 9
 _PIPE_SECONDS: Final = 10.0  # between two lines about one operation, outside a terminal
 _TERMINAL_SECONDS: Final = 0.4  # before an operation is worth a moving line
+_NOTES = {"unchanged": "unchanged", "skipped": "done before"}
 _MARKS: Final = {
     "done": Paint("✓", "green"),
     "unchanged": Paint("–", "dim"),  # noqa: RUF001 - a dash is the sign
@@ -211,7 +212,7 @@ class RunScreen:
 
     def _operation_finished(self, event: events.OperationFinished) -> None:
         self._current = ""
-        note = "unchanged" if event.outcome == "unchanged" else ""
+        note = _NOTES.get(event.outcome, "")
         self._timed(_MARKS.get(event.outcome, "·"), event.operation, event.seconds, note)
         self._now.begin(event.revision, at_once=False)
 

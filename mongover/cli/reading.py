@@ -231,6 +231,7 @@ def _show_record(output: Output, record: Record | None) -> None:
             "attempts": str(record.attempt) if record.attempt > 1 else "",
             "collections": ", ".join(record.collections),
             "warnings": "; ".join(record.warnings),
+            "operations": _operations(record),
             "error": " ".join(str(error[key]) for key in ("type", "message") if error.get(key)),
             "checksum": record.checksum,
         },
@@ -239,6 +240,13 @@ def _show_record(output: Output, record: Record | None) -> None:
         note = shorten(_log_note(entry), _MESSAGE)
         cells = [moment(entry.at), entry.action, entry.outcome, person(entry.by), note]
         output.data("    ", Paint("  ".join(cell for cell in cells if cell), "dim"))
+
+
+def _operations(record: Record) -> str:
+    """What an attempt that did not end well is known to have done."""
+    if record.ledger is None or record.unfinished is None:
+        return ""
+    return "; ".join(record.ledger.said)
 
 
 def _stamped(record: Record, took: str) -> str:
