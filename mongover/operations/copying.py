@@ -160,8 +160,11 @@ class Copy(Operation):
         Raises:
             OperationFailed: documents would share a key, or have none; nothing was written.
         """
-        self._check_target(target, _kind_of(target, self.to))
-        kind = _kind_of(target, self.collection)
+        self._check_target(target, _kind(stored_collection(target, self.to)))
+        source = stored_collection(target, self.collection)
+        if _looks_at(target, source, self.to):
+            target.journal.unrepeatable(self.describe())
+        kind = _kind(source)
         plain = kind == "collection"
         if not plain:
             self.check_pace(f"its source, a {kind}")
@@ -265,10 +268,19 @@ class Copy(Operation):
         return command | ({"hint": hint} if hint else {})
 
 
-def _kind_of(target: Target, name: str) -> str:
+def _kind(stored: Document | None) -> str:
     """What a collection is; one that is not there yet will be plain."""
-    found = stored_collection(target, name) or {}
-    return str(found.get("type", "collection"))
+    return str((stored or {}).get("type", "collection"))
+
+
+def _looks_at(target: Target, view: Document | None, collection: str) -> bool:
+    """Whether a view shows what stands in a collection."""
+    while view is not None and "viewOn" in view.get("options", {}):
+        options = view["options"]
+        if options["viewOn"] == collection or reads(options.get("pipeline", []), collection):
+            return True
+        view = stored_collection(target, options["viewOn"])
+    return False
 
 
 def _shown(key: tuple[Any, ...]) -> str:
