@@ -313,16 +313,21 @@ class Operations:
     ) -> None:
         """Copy documents on the server into another collection, through a pipeline if given.
 
+        Documents that would share a key are refused with their count before anything is written.
+        Where the pipeline takes `_id` away, each run would add the documents anew: such a copy is
+        not repeated by itself.
+
         Args:
-            collection: From where.
+            collection: From where; a view or a time series too.
             to: Where to.
-            pipeline: Stages that change each document by itself.
+            pipeline: Stages; where one needs all documents at once (`$group`, `$sort`, `$limit`),
+                it is one command.
             filter: Which documents; all without one.
             on: The field or fields by which a document of `to` is the same; they need a unique
                 index there.
             on_match: What happens to that one: `replace`, `merge`, `keep`, or `fail`.
-            whole: The pipeline needs all documents at once (`$group`, `$sort`): one command.
-            **pace: `max_rate`, `pause`, `max_lag`.
+            whole: It shall be one command however many documents there are.
+            **pace: `max_rate`, `pause`, `max_lag`; one command takes none of them.
         """
         self.run(
             Copy.of(
@@ -338,7 +343,11 @@ class Operations:
         )
 
     def merge_into(self, collection: str, to: str, **options: Any) -> None:
-        """`copy` that keeps the fields of `to` that the documents do not have."""
+        """`copy` that keeps the top-level fields of `to` that the documents do not have.
+
+        A collection may be merged into itself, to write what a pipeline finds in others: the
+        pipeline then ends with a `$project` that names the fields to be written.
+        """
         self.copy(collection, to, **{"on_match": "merge", **options})
 
     def backup(

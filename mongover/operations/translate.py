@@ -28,11 +28,13 @@ _UNAUTHORIZED = 13
 _PRIMARY_GONE = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 _HINTS: Mapping[int, str] = {
     26: "the collection is not there: create it first",
-    66: "_id and shard keys cannot be changed",
+    66: "_id and shard keys cannot be changed: a copy by another key takes _id out of its pipeline;"
+    " where the target's collation ignores case, two _ids may be one there",
     121: "the documents must satisfy the collection's validator",
     181: "several indexes have these keys: use the name",
     251: "the transaction ran too long: split the revision, or set `transaction = False`",
     388: "the transaction is too large: split the revision, or set `transaction = False`",
+    51183: "a copy by a key needs a unique index on it in the target: create that first",
     11000: "another document has this key already: clean the data, or choose another key",
 }
 
