@@ -103,20 +103,7 @@ def stored(value: Any) -> Any:
     if isinstance(value, uuid.UUID | dict):
         raise ValueError("how it is stored is for the application to say")  # noqa: TRY004 - it may be any value
     try:
+        hash(value)
         return bson.decode(bson.encode({"v": value}))["v"]
-    except (InvalidDocument, OverflowError) as error:
+    except (InvalidDocument, OverflowError, TypeError) as error:
         raise ValueError(str(error)) from error
-
-
-def number(value: Any) -> Any:
-    """A bound as BSON can hold it, exactly.
-
-    Raises:
-        ValueError: When it cannot.
-    """
-    if isinstance(value, Decimal) or (isinstance(value, int) and abs(value) >= 1 << 63):
-        try:
-            return bson.Decimal128(str(value))
-        except ArithmeticError as error:
-            raise ValueError(str(error)) from error
-    return value

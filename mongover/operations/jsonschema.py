@@ -8,6 +8,7 @@ dropped without a word: a keyword that MongoDB cannot express is an error, and w
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any
 
 from mongover.errors import OperationFailed
@@ -178,7 +179,7 @@ class _Dialect:
         if name.startswith(LEFT_OUT) or name in _ANNOTATIONS or name == "type":
             return {}
         if name in _KEPT:
-            return {name: value}
+            return {name: _number(value)}
         if name in _SCHEMA_MAPS:
             return {name: {key: self.convert(item, at.of(key)) for key, item in value.items()}}
         if name in _SCHEMA_LISTS:
@@ -240,6 +241,15 @@ class _Dialect:
         return {"bsonType": "object"} if "object" in types_ else {}
 
 
+def _number(value: Any) -> Any:
+    """A number as BSON can hold it: beyond 64 bits a decimal, of 34 digits."""
+    if isinstance(value, Decimal) or (isinstance(value, int) and abs(value) >= 1 << 63):
+        from bson import Decimal128  # noqa: PLC0415 - heavy, and rarely needed
+
+        return Decimal128(Context(prec=34).create_decimal(value))
+    return value
+
+
 def _is_typed_by_format(schema: Document) -> bool:
     wanted = schema.get("type")
     return "string" in ([wanted] if isinstance(wanted, str) else wanted or []) and (
@@ -259,7 +269,7 @@ def _exclusive(schema: Document) -> Document:
         if bound in schema:
             limit = (max if bound == "minimum" else min)(value, schema[bound])
         # With both given the plain bound may be the tighter one, and then it stays inclusive.
-        found = {**found, bound: limit, exclusive: limit == value}
+        found = {**found, bound: _number(limit), exclusive: limit == value}
     return found
 
 

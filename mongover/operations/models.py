@@ -13,7 +13,7 @@ import enum
 import inspect
 import re
 import uuid
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, get_origin, get_type_hints
 
 import bson
@@ -27,7 +27,6 @@ from mongover.operations.bsontypes import (
     PLAIN,
     Types,
     bson_type,
-    number,
     stored,
     types_of,
 )
@@ -73,12 +72,9 @@ _OWN_CLASSES = (
     dt.datetime,
 )
 _COMPARABLE = frozenset({"string", "int", "long", "bool", "objectId", "integer", "boolean"})
-_BOUNDS = (
-    ("ge", "minimum", min),
-    ("gt", "exclusiveMinimum", min),
-    ("le", "maximum", max),
-    ("lt", "exclusiveMaximum", max),
-)
+_DIGITS = 34
+_LOWER = {"ge": "minimum", "gt": "exclusiveMinimum"}
+_UPPER = {"le": "maximum", "lt": "exclusiveMaximum"}
 _RULES = frozenset(
     {
         "minimum",
@@ -187,7 +183,9 @@ class WrittenSchema(GenerateJsonSchema):
             found = self.generate_inner(schema["return_schema"])
         else:
             found = {LEFT_OUT: ["the type (it has a serializer without a return type)"]}
-        return {"anyOf": [found, {"type": "null"}]} if when == "unless-none" else found
+        return (
+            self.get_flattened_anyof([found, {"type": "null"}]) if when == "unless-none" else found
+        )
 
     def default_schema(self, schema: Core) -> Document:
         """Defaults are the application's."""
@@ -202,8 +200,7 @@ class WrittenSchema(GenerateJsonSchema):
 
     def int_schema(self, schema: Core) -> Document:
         """Of 32 or 64 bits, as the driver chooses."""
-        found = super().int_schema(schema)
-        return {**bson_type(INTEGERS), **_numbers(found)}
+        return {**super().int_schema(schema), **bson_type(INTEGERS)}
 
     def float_schema(self, schema: Core) -> Document:
         """A double, or an integer that stands for one.
@@ -212,22 +209,19 @@ class WrittenSchema(GenerateJsonSchema):
         """
         found = super().float_schema(schema)
         left_out = [name for name in ("multipleOf",) if found.pop(name, None) is not None]
-        return {**bson_type(NUMBERS), **_numbers(found), **_left_out(left_out)}
+        return {**found, **bson_type(NUMBERS), **_left_out(left_out)}
 
     def decimal_schema(self, schema: Core) -> Document:
         """A decimal; where the application may have made a double of it, that one is rounded."""
         types = types_of(Decimal, self.table) or ()
         exact = tuple(name for name in types if name != "double")
-        rules = _numbers(_bounds(schema))
+        rules = _bounds(schema)
         words = [name for name in ("max_digits", "decimal_places", "multiple_of") if name in schema]
         found = {**bson_type(exact), **rules, **_left_out(words)}
         if exact == types:
             return found
         # A rounded bound can be reached by what was below it.
-        rough = {
-            name.replace("exclusiveM", "m"): float(limit.to_decimal())
-            for name, limit in rules.items()
-        }
+        rough = {name.replace("exclusiveM", "m"): float(limit) for name, limit in rules.items()}
         return {"anyOf": [found, {"bsonType": "double", **rough}]}
 
     def str_schema(self, schema: Core) -> Document:
@@ -249,7 +243,7 @@ class WrittenSchema(GenerateJsonSchema):
         return {**self.of_class(bytes), **_left_out(words)}
 
     def _time(self, cls: type, schema: Core) -> Document:
-        limits = {"ge", "gt", "le", "lt", "now_op", "multiple_of"} & schema.keys()
+        limits = (_LOWER.keys() | _UPPER.keys() | {"now_op", "multiple_of"}) & schema.keys()
         return {**self.of_class(cls), **_left_out(["the bounds"] if limits else [])}
 
     def date_schema(self, schema: Core) -> Document:
@@ -311,17 +305,21 @@ class WrittenSchema(GenerateJsonSchema):
         if any(self._instance(choice) for choice in choices):
             choices = [choice for choice in choices if not _only_converts(choice)]
         changed: Core = {**schema, "choices": choices}
-        return _neat(super().union_schema(changed))
+        return super().union_schema(changed)
 
-    def nullable_schema(self, schema: Core) -> Document:
-        """The value or null."""
-        return _neat(super().nullable_schema(schema))
+    def get_flattened_anyof(self, schemas: list[Document]) -> Document:
+        """Each choice once; with one that accepts anything there is no choice."""
+        flat = [choice for item in schemas for choice in _choices(item)]
+        once = [choice for place, choice in enumerate(flat) if choice not in flat[:place]]
+        if {} in once:
+            return {}
+        return once[0] if len(once) == 1 else {"anyOf": once}
 
     def tagged_union_schema(self, schema: Core) -> Document:
         """Any of the choices: the tag is a field of theirs, if it is one at all."""
-        found = super().tagged_union_schema(schema)
-        found.pop("discriminator", None)
-        return {"anyOf" if name == "oneOf" else name: value for name, value in found.items()}
+        return self.get_flattened_anyof(
+            [self.generate_inner(choice) for choice in schema["choices"].values()]
+        )
 
     # -- classes and functions ----------------------------------------------------------------
 
@@ -510,16 +508,18 @@ def _left_out(words: Iterable[str]) -> Document:
 
 def _bounds(schema: Core) -> Document:
     """The bounds of a decimal; of one that was written as a double, the wider reading."""
-    found = {}
-    for name, keyword, wider in _BOUNDS:
-        if schema.get(name) is not None:
-            found[keyword] = wider(Decimal(str(schema[name])), Decimal(schema[name]))
-    return found
-
-
-def _numbers(found: Document) -> Document:
-    """The rules of a number, each as BSON holds it."""
-    return {name: number(value) for name, value in found.items() if name != "type"}
+    sides: tuple[tuple[dict[str, str], Any, str], ...] = (
+        (_LOWER, min, ROUND_FLOOR),
+        (_UPPER, max, ROUND_CEILING),
+    )
+    return {
+        keyword: Context(_DIGITS, outward).create_decimal(
+            wider(Decimal(str(bound)), Decimal(bound))
+        )
+        for names, wider, outward in sides
+        for name, keyword in names.items()
+        if (bound := schema.get(name)) is not None
+    }
 
 
 def _one_of(values: Iterable[Any]) -> Document:
@@ -557,7 +557,7 @@ def _return_type(function: Any) -> Any:
         hint = get_type_hints(function).get("return")
     except (NameError, TypeError, AttributeError, SyntaxError, ValueError):
         return None
-    return get_origin(hint) or hint
+    return None if hint is Any else get_origin(hint) or hint
 
 
 def _has_fields(cls: type) -> bool:
@@ -584,13 +584,8 @@ def _computed(schema: Core) -> dict[str, Core]:
     }
 
 
-def _neat(found: Document) -> Document:
-    """Each choice once; with one that accepts anything there is no choice."""
-    choices = found.get("anyOf", [])
-    if {} in choices:
-        return {}
-    once = [choice for place, choice in enumerate(choices) if choice not in choices[:place]]
-    return once[0] if len(once) == 1 else {**found, "anyOf": once} if once else found
+def _choices(schema: Document) -> list[Document]:
+    return schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]
 
 
 def _with_driver_id(found: Document) -> Document:

@@ -8,6 +8,7 @@ be narrower takes every sign beyond ASCII, and what has another meaning is not c
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 
 _WIDER = {
     "d": r"\d\x{80}-\x{10ffff}",
@@ -16,6 +17,7 @@ _WIDER = {
 }
 _SAME = frozenset("DWSAzZnrtf")
 _LONGEST = 1_000
+_REPEATS = 20
 _TOKEN = re.compile(
     r"""
     (?P<escape>\\(?:x[0-9A-Fa-f]{2}|x\{[0-9A-Fa-f]{1,6}\}|[^\x00-\x1f]))
@@ -34,20 +36,48 @@ def carried(pattern: str) -> str | None:
     """The pattern as the server reads it, never narrower; None where it would mean another thing.
 
     What looks around, refers back, sets flags, names properties of signs or word boundaries is not
-    carried over.
+    carried over; nor is a group that is repeated, which the server gives up in long texts.
     """
     if len(pattern) > _LONGEST:
         return None
     parts: list[str] = []
+    nesting = _Nesting()
     at = 0
     while at < len(pattern):
         token = _TOKEN.match(pattern, at)
         part = token and _part(token)
-        if not token or part is None:
+        if not token or part is None or not nesting.takes(token):
             return None
         parts.append(part)
         at = token.end()
     return "".join(parts)
+
+
+@dataclass(slots=True)
+class _Nesting:
+    """Which open groups hold something of variable length, and what the last token was."""
+
+    varies: list[bool] = field(default_factory=lambda: [False])
+    closed: bool | None = None
+
+    def takes(self, token: re.Match[str]) -> bool:
+        """Go on by one token; False when it repeats a group in a way that is not carried over."""
+        text, before, self.closed = token.group(), self.closed, None
+        if token.lastgroup == "open":
+            self.varies.append(False)
+        elif text == ")" and token.lastgroup == "plain" and len(self.varies) > 1:
+            self.closed = self.varies.pop()
+            self.varies[-1] |= self.closed
+        elif token.lastgroup == "count":
+            self.varies[-1] |= not text.startswith("{") or "," in text
+            return before is None or text[0] == "?" or _is_small(text, varies=before)
+        return True
+
+
+def _is_small(count: str, *, varies: bool) -> bool:
+    """Whether a group so often repeated is a matter of a few steps."""
+    highest = count.rstrip("?").strip("{}").rpartition(",")[2]
+    return highest.isdigit() and int(highest) <= _REPEATS and not varies
 
 
 def _part(token: re.Match[str]) -> str | None:
