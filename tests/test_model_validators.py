@@ -637,6 +637,22 @@ def test_a_model_of_no_documents_is_refused_with_its_name(model: Any) -> None:
     assert caught.value.hint
 
 
+def test_numbers_and_sets_are_what_the_database_can_hold(db: Db) -> None:
+    class Held(BaseModel):
+        share: float
+        count: int
+        moments: set[dt.datetime] = set()
+        words: set[str] = set()
+
+    name = collection(db, Held)
+    first = dt.datetime(2026, 1, 1, microsecond=1)  # noqa: DTZ001
+    two_in_one_millisecond = [first, first.replace(microsecond=2)]
+    db[name].insert_one({"share": 1, "count": 2**40, "moments": two_in_one_millisecond})
+    refuses(db, name, {"share": 1, "count": 1.5})
+    refuses(db, name, {"share": 1, "count": 1, "words": ["a", "a"]})
+    refuses(db, name, {"share": "1", "count": 1})
+
+
 def test_a_bson_type_that_the_model_names_itself_stands(db: Db) -> None:
     class Chosen(BaseModel):
         whole: int = Field(json_schema_extra={"bsonType": ["int", "long", "double"]})
@@ -703,9 +719,7 @@ class Shop(beanie.Document):
     owner: beanie.PydanticObjectId
     best: beanie.Link[Shop] | None = None
     links: list[beanie.Link[Shop]] = Field(default_factory=list)
-    back: list[beanie.BackLink[Shop]] = Field(
-        default=[], json_schema_extra={"original_field": "best"}
-    )
+    back: list[beanie.BackLink[Shop]] = Field(json_schema_extra={"original_field": "best"})
     seen: Annotated[str, Field(serialization_alias="watched")] = "x"
     secret: str = Field(default="", exclude=True)
     inner: Inner | None = None
@@ -731,12 +745,17 @@ class Car(Vehicle):
     fuel: str
 
 
+class Dated(BaseModel):
+    day: dt.date
+
+
 class Sparse(beanie.Document):
     must: int | None
     inner: Open | None = None
     when: dt.date
     price: Decimal
     colour: Mixed
+    dated: Dated
 
     class Settings:
         keep_nulls = False
@@ -840,7 +859,10 @@ def test_beanies_own_encoders_and_left_out_nulls_are_respected(db: Db, loop: Asy
     name = collection(db, Sparse)
     Sparse.Settings.name = name  # type: ignore[attr-defined]
     loop.use(Sparse)
-    sparse = Sparse(must=None, when=dt.date(2026, 1, 1), price=Decimal("1.5"), colour=Mixed.PAIR)
+    day = dt.date(2026, 1, 1)
+    sparse = Sparse(
+        must=None, when=day, price=Decimal("1.5"), colour=Mixed.PAIR, dated=Dated(day=day)
+    )
     loop.run(sparse.insert())
     document = db[name].find_one({})
     assert document is not None
