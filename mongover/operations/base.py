@@ -345,7 +345,7 @@ class Operation(ABC):
         """What the method of `op` is called with: the fields, optional ones by keyword."""
         positional: list[Any] = []
         keyword: dict[str, Any] = {}
-        for item in fields(self):
+        for item in _said(self):
             value = getattr(self, item.name)
             if item.default is MISSING and item.default_factory is MISSING:
                 positional.append(value)
@@ -362,10 +362,15 @@ class Operation(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The operation as a JSON document."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = {item.name: getattr(self, item.name) for item in _said(self)}
         if pace := values.pop("pace", None):
             values |= pace.options()
         return {"operation": self.verb, **{name: plain(value) for name, value in values.items()}}
+
+
+def _said(operation: Operation) -> list[Any]:
+    """The fields that make an operation what it is; what is not compared is a note beside it."""
+    return [item for item in fields(operation) if item.compare]
 
 
 def _default(item: Any) -> Any:

@@ -21,6 +21,7 @@ from mongover.operations.base import (
     spellings,
     stored_collection,
 )
+from mongover.operations.validation import as_validator, left_out_message, same_validator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,7 @@ NAMESPACE_EXISTS = 48
 class CollectionOptions(TypedDict, total=False):
     """Options of `create_collection`; MongoDB's own spelling (`validationLevel`) works too."""
 
-    validator: Document
+    validator: Any
     validation_level: str
     validation_action: str
     capped: bool
@@ -114,6 +115,7 @@ class CreateCollection(Operation):
 
     collection: str
     options: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
     verb: ClassVar[str] = "create_collection"
     creation: ClassVar[bool] = True
@@ -126,7 +128,10 @@ class CreateCollection(Operation):
         found = mongo_options(options, known=CREATE_OPTIONS, what="create_collection")
         found = {name: _full(name, value) for name, value in found.items()}
         _check_kinds(collection, found)
-        return cls(collection, found)
+        if not found.get("validator"):
+            return cls(collection, found)
+        validator = as_validator(found["validator"], queries=True)
+        return cls(collection, {**found, "validator": validator.query}, validator.left_out)
 
     @property
     def repeatable(self) -> bool:
@@ -175,6 +180,10 @@ class CreateCollection(Operation):
                 raise
             return self._compared(target, stored, cause=error)
         target.created.add(self.collection)
+        if self.left_out:
+            target.journal.warning(
+                left_out_message(target.namespace(self.collection), self.left_out)
+            )
         return "done"
 
     def _compared(
@@ -468,6 +477,9 @@ def same_collection(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> boo
     right = {
         name: value for name, value in right.items() if name in left or name not in _MAY_CHANGE
     }
+    if same_validator(left.get("validator"), right.get("validator")):
+        left.pop("validator", None)
+        right.pop("validator", None)
     return left == right
 
 

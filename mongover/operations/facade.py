@@ -162,7 +162,7 @@ class Operations:
         action: str = "error",
         on_invalid: str = "refuse",
     ) -> None:
-        """Set a validator: a JSON Schema, a pydantic model class, or a query.
+        """Set a validator: a JSON Schema, a model class, or a query.
 
         Args:
             collection: An existing collection.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mongover.errors import InvalidDocuments, OperationFailed
+from mongover.errors import InvalidDocuments
 from mongover.operations.base import (
     Document,
     Operation,
@@ -14,13 +14,12 @@ from mongover.operations.base import (
     check_choice,
     check_name,
     ddl,
-    nearest,
     one_line,
     stored_collection,
 )
 from mongover.operations.collections import missing
 from mongover.operations.duplicates import shown
-from mongover.operations.jsonschema import KEYWORDS, model_schema, mongo_schema
+from mongover.operations.validation import as_validator, left_out_message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +59,7 @@ class SetValidator(Operation):
     level: str = "strict"
     action: str = "error"
     on_invalid: str = "refuse"
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
     verb: ClassVar[str] = "set_validator"
     atomic: ClassVar[bool] = True
@@ -69,9 +69,12 @@ class SetValidator(Operation):
         cls, collection: str, schema: Any, *, level: str, action: str, on_invalid: str
     ) -> SetValidator:
         """From the arguments of `op.set_validator`, checked."""
+        check_name(collection)
+        found = as_validator(schema)
         return cls(
-            check_name(collection),
-            as_validator(schema),
+            collection,
+            found.query,
+            left_out=found.left_out,
             level=check_choice("level", level, LEVELS),
             action=check_choice("action", action, ACTIONS),
             on_invalid=check_choice("on_invalid", on_invalid, ON_INVALID),
@@ -103,6 +106,10 @@ class SetValidator(Operation):
         if decided.is_set(options):
             return "unchanged"
         ddl(target, {"collMod": self.collection, **decided.as_options()})
+        if self.left_out:
+            target.journal.warning(
+                left_out_message(target.namespace(self.collection), self.left_out)
+            )
         return "done"
 
     def as_options(self) -> Document:
@@ -177,36 +184,6 @@ class DropValidator(Operation):
         back = {"validator": {}, "validationLevel": "strict", "validationAction": "error"}
         ddl(target, {"collMod": self.collection, **back})
         return "done"
-
-
-def as_validator(schema: Any) -> Document:
-    """A validator from a JSON Schema, a pydantic model class, or a query that begins with `$`.
-
-    Raises:
-        OperationFailed: When it is none of them, or MongoDB cannot express it.
-    """
-    if hasattr(schema, "model_json_schema"):
-        return {"$jsonSchema": model_schema(schema)}
-    if not isinstance(schema, dict) or not schema:
-        raise OperationFailed(
-            f"a {type(schema).__name__} is no validator" if schema else "the validator is empty",
-            hint="give a JSON Schema, a pydantic model class or a query; op.drop_validator removes",
-        )
-    if "$jsonSchema" in schema:
-        return {**schema, "$jsonSchema": mongo_schema(schema["$jsonSchema"])}
-    if all(name.startswith("$") for name in schema) and not _is_schema(schema):
-        return dict(schema)
-    for name in schema:
-        if name not in KEYWORDS:
-            raise OperationFailed(
-                f"{name!r} is no keyword of JSON Schema",
-                hint=nearest(name, KEYWORDS) or 'a query is written {"$and": [{"field": ...}]}',
-            )
-    return {"$jsonSchema": mongo_schema(schema)}
-
-
-def _is_schema(schema: Document) -> bool:
-    return "$ref" in schema or "$defs" in schema
 
 
 def invalid_by_field(
