@@ -426,7 +426,7 @@ def _normal(options: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, 
     """Options with the server's defaults filled in or taken out, ready to be compared."""
     normal = dict(options)
     if normal.get("collation"):
-        normal["collation"] = _normal_collation(normal["collation"], stored.get("collation", {}))
+        normal["collation"] = normal_collation(normal["collation"], stored.get("collation", {}))
     if "timeseries" in normal:
         normal["timeseries"] = _normal_timeseries(normal["timeseries"], stored.get("timeseries"))
     if normal.get("clusteredIndex"):
@@ -441,7 +441,8 @@ def _normal(options: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, 
     return {name: value for name, value in normal.items() if value not in (None, False, {})}
 
 
-def _normal_collation(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+def normal_collation(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A wanted collation with all that the server added to the stored one by itself."""
     if wanted.get("locale") == "simple":
         return {}
     # What the locale itself decides (caseFirst, backwards, ...) is taken from the server.
