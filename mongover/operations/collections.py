@@ -11,6 +11,7 @@ from mongover.operations.base import (
     Operation,
     Outcome,
     Target,
+    check_choice,
     check_name,
     ddl,
     mongo_options,
@@ -21,12 +22,14 @@ from mongover.operations.base import (
     spellings,
     stored_collection,
 )
+from mongover.operations.views import repoint, warn_of_readers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAMESPACE_NOT_FOUND = 26
 NAMESPACE_EXISTS = 48
+MISSING = ("refuse", "skip")
 
 
 class CollectionOptions(TypedDict, total=False):
@@ -232,11 +235,29 @@ class CreateView(Operation):
 
 @dataclass(frozen=True, slots=True)
 class DropCollection(Operation):
-    """A collection or view, with its documents and indexes, goes."""
+    """A collection or view, with its documents and indexes, goes.
+
+    `repoint_views` names what the views that read from it read from then; False says that it is
+    meant that they find nothing.
+    """
 
     collection: str
+    repoint_views: str | bool | None = None
 
     verb: ClassVar[str] = "drop_collection"
+
+    @classmethod
+    def of(cls, collection: str, *, repoint_views: Any) -> DropCollection:
+        """From the arguments of `op.drop_collection`, checked."""
+        check_name(collection)
+        if repoint_views is True or repoint_views == collection:
+            raise OperationFailed(
+                "drop_collection: the views need something else to read from",
+                hint='name it: repoint_views="people"',
+            )
+        if isinstance(repoint_views, str):
+            check_name(repoint_views)
+        return cls(collection, repoint_views)
 
     @property
     def repeatable(self) -> bool:
@@ -253,7 +274,16 @@ class DropCollection(Operation):
         return "MongoDB cannot drop a collection in a transaction"
 
     def apply(self, target: Target) -> Outcome:
-        """Drop it; unchanged when it is not there."""
+        """Drop it; unchanged when it is not there. Its views are repointed before."""
+        if isinstance(self.repoint_views, str):
+            repoint(target, self.collection, self.repoint_views)
+        outcome = self._drop(target)
+        if self.repoint_views is None:
+            way_out = 'repoint_views="other" makes them read from another one, False means them so'
+            warn_of_readers(target, self.collection, why="is dropped", way_out=way_out)
+        return outcome
+
+    def _drop(self, target: Target) -> Outcome:
         from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
 
         try:
@@ -268,12 +298,28 @@ class DropCollection(Operation):
 
 @dataclass(frozen=True, slots=True)
 class RenameCollection(Operation):
-    """A collection gets another name in the same database; never over an existing one."""
+    """A collection gets another name in the same database; never over an existing one.
+
+    `missing` says what happens where neither name is there: `refuse`, or `skip` for installations
+    that never had it. With `repoint_views` the views that read from it read from the new name;
+    False says that it is meant that they do not.
+    """
 
     collection: str
     to: str
+    missing: str = "refuse"
+    repoint_views: bool | None = None
 
     verb: ClassVar[str] = "rename_collection"
+
+    @classmethod
+    def of(
+        cls, collection: str, to: str, *, missing: str, repoint_views: bool | None
+    ) -> RenameCollection:
+        """From the arguments of `op.rename_collection`, checked."""
+        if check_name(collection) == check_name(to):
+            raise OperationFailed(f"rename_collection: {collection!r} is its name already")
+        return cls(collection, to, check_choice("missing", missing, MISSING), repoint_views)
 
     @property
     def repeatable(self) -> bool:
@@ -291,7 +337,7 @@ class RenameCollection(Operation):
 
     def reverse(self) -> Operation:
         """The way back."""
-        return RenameCollection(self.to, self.collection)
+        return RenameCollection(self.to, self.collection, self.missing, self.repoint_views)
 
     def refused(self, target: Target) -> str:
         """The server refuses it."""
@@ -300,6 +346,15 @@ class RenameCollection(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """Rename it; unchanged when only the new name is there."""
+        outcome = self._rename(target)
+        if self.repoint_views and repoint(target, self.collection, self.to):
+            return "done"
+        if self.repoint_views is None:
+            way_out = "repoint_views=True makes them read from the new name, False means them so"
+            warn_of_readers(target, self.collection, why="is renamed", way_out=way_out)
+        return outcome
+
+    def _rename(self, target: Target) -> Outcome:
         from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
 
         command = {
@@ -309,12 +364,24 @@ class RenameCollection(Operation):
         try:
             ddl(target, command, admin=True)
         except OperationFailure as error:
-            if error.code == NAMESPACE_NOT_FOUND and stored_collection(target, self.to):
-                return "unchanged"
+            if error.code == NAMESPACE_NOT_FOUND:
+                return self._absent(target, error)
             if error.code == NAMESPACE_EXISTS:
                 raise self._taken(target) from error
             raise
         return "done"
+
+    def _absent(self, target: Target, error: Exception) -> Outcome:
+        if stored_collection(target, self.to):
+            return "unchanged"
+        if self.missing == "skip":
+            target.journal.message(f"{self.describe()}: neither is there, skipped")
+            return "unchanged"
+        raise OperationFailed(
+            f"{target.namespace(self.collection)} cannot become {target.namespace(self.to)}:"
+            " neither is there",
+            hint='look at the name, or say missing="skip" for databases that never had it',
+        ) from error
 
     def _taken(self, target: Target) -> OperationConflict:
         return OperationConflict(
