@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -200,8 +201,6 @@ def test_what_names_a_field_that_goes_is_kept_as_a_warning(
 def test_the_metadata_of_a_time_series_is_named(any_db: Db) -> None:
     desk = Desk(any_db)
     desk.do("create_collection", "ts", timeseries={"timeField": "at", "metaField": "m"})
-    import datetime as dt  # noqa: PLC0415 - one value
-
     any_db["ts"].insert_one({"at": dt.datetime.now(tz=dt.UTC), "m": {"a": 1}})
     desk.do("remove_field", "ts", "m")
     assert "the time series (metaField)" in desk.book.warnings[0]
@@ -222,9 +221,8 @@ def test_query_and_pipeline_names_tell_paths_from_their_neighbours() -> None:
         {"$unionWith": {"coll": "u", "pipeline": [{"$sort": {"a.b": -1}}]}},
     ):
         assert pipeline_names([stage], "a.b"), stage
-    for stage in ({"$set": {"a.b": 1}}, {"$match": {"a": "$a.b"}}, {"$project": {"a.bc": 1}}):
-        if stage != {"$match": {"a": "$a.b"}}:
-            assert not pipeline_names([stage], "a.b"), stage
+    for stage in ({"$set": {"a.b": 1}}, {"$match": {"a": "a.b"}}, {"$project": {"a.bc": 1}}):
+        assert not pipeline_names([stage], "a.b"), stage
 
 
 @pytest.mark.parametrize("options", [{}, {"partialFilterExpression": {"k": 1}}, {"sparse": True}])

@@ -16,6 +16,8 @@ from mongover.operations.base import (
     ddl,
     nearest,
     one_line,
+    plain,
+    source,
     stored_collection,
 )
 from mongover.operations.collections import missing
@@ -102,7 +104,17 @@ class SetValidator(Operation):
         if decided.is_set(options):
             return "unchanged"
         ddl(target, {"collMod": self.collection, **decided.as_options()})
+        self._tell_of_another(target, options)
         return "done"
+
+    def _tell_of_another(self, target: Target, options: Document) -> None:
+        """Show the validator that was there before, so that it can be set again."""
+        before = options.get("validator")
+        if before and before != self.validator:
+            text = source(plain(before))
+            target.journal.message(
+                f"{self.describe()}: it takes the place of the one that was there: {text}"
+            )
 
     def as_options(self) -> Document:
         """As collMod takes them, and as the server lists them."""
