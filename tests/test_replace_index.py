@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,8 @@ from tests.operations_support import Desk
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pymongo.database import Database
 
     Db = Database[dict[str, Any]]
@@ -133,6 +136,42 @@ def test_a_text_index_that_the_documents_refuse_brings_the_old_one_back(any_db: 
         desk.do("replace_index", "a", {"w": "text"}, language_override="lang")
     assert caught.value.after == "the old index w_text was dropped and built again."
     assert stored(any_db) == before
+
+
+@contextmanager
+def builds_that_fail(db: Db, *, first: int) -> Iterator[None]:
+    """The server refuses some `createIndexes`, after so many that it takes."""
+    data = {"failCommands": ["createIndexes"], "errorCode": 171}
+    point = {"configureFailPoint": "failCommand", "data": data}
+    db.client.admin.command({**point, "mode": {"skip": first}})
+    try:
+        yield
+    finally:
+        db.client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+def test_a_refusal_after_which_no_index_is_left_says_so(any_db: Db) -> None:
+    desk = Desk(any_db)
+    desk.do("create_index", "a", {"w": "text"})
+    with builds_that_fail(any_db, first=1), pytest.raises(OperationFailed) as caught:
+        desk.do("replace_index", "a", {"w": "text"}, weights={"w": 2})
+    assert caught.value.after == ("the old index w_text could not be built again: neither is left.")
+    assert shown(any_db) == set()
+
+
+def test_a_stand_in_stays_where_neither_index_can_be_built_and_the_next_run_ends_it(
+    any_db: Db,
+) -> None:
+    desk = Desk(any_db)
+    desk.do("create_index", "a", "e", unique=True)
+    work = {"unique": True, "sparse": True}
+    with builds_that_fail(any_db, first=1), pytest.raises(OperationFailed) as caught:
+        desk.do("replace_index", "a", "e", **work)
+    assert '"mongover stand-in for e_1" stands in for it' in caught.value.after
+    (guard,) = stored(any_db).values()
+    assert guard["unique"] is True
+    assert desk.do("replace_index", "a", "e", **work) == "done"
+    assert shown(any_db) == {"e_1"}
 
 
 def test_another_text_index_is_replaced_when_it_is_named_and_the_hint_says_so(any_db: Db) -> None:

@@ -158,7 +158,11 @@ class Operations:
     def replace_index(
         self, collection: str, keys: Any, *, old: Any = None, **options: Unpack[IndexOptions]
     ) -> None:
-        """Put an index in the place of `old`, or of the one that has its name or keys."""
+        """Put an index in the place of `old`, or of the one that has its name, else its identity.
+
+        The identity is keys, collation, partial filter and `sparse`. The old index stands until
+        the new one does, and no other is touched.
+        """
         self.run(ReplaceIndex.of(collection, Index.of(keys, options), old=old))
 
     def hide_index(self, collection: str, index: Any) -> None:
