@@ -153,7 +153,8 @@ class StepJournal:
     def begin(self, operation: Operation, stake: Stake) -> None:
         """Record that an operation begins and, in the same write, that those before it ended."""
         self.touched_server = True
-        self._text, self._atomic = operation.describe(), operation.atomic
+        self._text = operation.describe()
+        self._atomic = operation.atomic and not operation.several
         self._ticketed = self._batches = False
         begun = Begun(self._text, self._identity, Risk(stake.risk), proof=stake.proof)
         if self.passage.begin(begun) and not self.attempt.transaction:

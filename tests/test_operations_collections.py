@@ -130,7 +130,7 @@ def test_drop_and_rename_are_done_once_and_are_no_error_the_second_time(any_db: 
         desk.do("rename_collection", "a", "b")
     assert desk.do("drop_collection", "b") == "done"
     assert desk.do("drop_collection", "b") == "unchanged"
-    with pytest.raises(OperationFailed, match="26"):
+    with pytest.raises(OperationFailed, match="neither is there"):
         desk.do("rename_collection", "nowhere", "else")
 
 

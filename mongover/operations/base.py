@@ -291,6 +291,11 @@ class Operation(ABC):
         return False
 
     @property
+    def several(self) -> bool:
+        """Whether it takes several commands, so that an error may leave some of it done."""
+        return False
+
+    @property
     def destructive(self) -> bool:
         """Whether it takes data away, so that a second run could take what has come since."""
         return False

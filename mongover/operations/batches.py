@@ -45,6 +45,8 @@ _ATTEMPTS: Final = 40
 _COMMITS: Final = 8
 _PAUSE: Final = 0.01
 _LONGEST: Final = 1.0
+CAPPED: Final = frozenset({20, 246, 263})
+"""The codes of what capped collections refuse; 246 has a label that asks for another try."""
 TOO_LARGE: Final = frozenset({257, 388})
 """The codes of what is too much for one transaction."""
 
@@ -180,6 +182,8 @@ class _Walk:
             except SmallerBatch as smaller:
                 self._size = smaller.size
             except PyMongoError as error:
+                if getattr(error, "code", None) in CAPPED and "capped" in str(error):
+                    raise _capped() from error
                 self._again(error, attempt)
             self._course.halt()
         raise _given_up()
@@ -224,6 +228,15 @@ class _Walk:
         self._size = max(1, self._size // 2)
         pause = min(_LONGEST, _PAUSE * 2**attempt)
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
+
+
+def _capped() -> OperationFailed:
+    return OperationFailed(
+        "it is a capped collection: MongoDB neither reads nor writes one in a transaction, which"
+        " each batch is on a replica set",
+        hint="write through op.db, or op.copy it into a plain collection and change that",
+        after="no batch was written.",
+    )
 
 
 def _given_up() -> OperationFailed:

@@ -17,6 +17,7 @@ from mongover.operations.base import (
     source,
     stored_collection,
 )
+from mongover.operations.collections import normal_collation
 from mongover.operations.duplicates import Duplicates, find_duplicates, table
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ from mongover.operations.index import Direction, Index, Keys, reference_text
 
 INDEX_NOT_FOUND = 27
 CONFLICT_CODES = frozenset({85, 86})
+CANNOT_CREATE = 67
 DUPLICATE_KEY = 11000
 NAMESPACE_NOT_FOUND = 26
 _PROBE = "mongover lock probe"
@@ -45,7 +47,7 @@ def build(target: Target, collection: str, indexes: tuple[Index, ...], *, what: 
     except OperationFailure as error:
         if target.transaction and error.has_error_label("TransientTransactionError"):
             raise
-        if error.code in CONFLICT_CODES:
+        if error.code in CONFLICT_CODES or _second_text(error):
             raise _conflict(target, collection, indexes) from error
         if error.code == DUPLICATE_KEY:
             raise _duplicates(target, collection, indexes, error) from error
@@ -56,6 +58,10 @@ def build(target: Target, collection: str, indexes: tuple[Index, ...], *, what: 
         return "done"
     _check_hidden(target, collection, indexes)
     return "unchanged"
+
+
+def _second_text(error: OperationFailure) -> bool:
+    return error.code == CANNOT_CREATE and "only one text index" in str(error)
 
 
 def _create_indexes(
@@ -115,7 +121,7 @@ def _check_hidden(target: Target, collection: str, indexes: tuple[Index, ...]) -
     for index in wanted:
         spec = stored.get(index.name, {"hidden": True})
         if not spec.get("hidden"):
-            raise _conflict_of(target, collection, index, spec)
+            raise conflict_of(target, collection, index, spec)
 
 
 def _conflict(target: Target, collection: str, indexes: tuple[Index, ...]) -> OperationConflict:
@@ -124,30 +130,31 @@ def _conflict(target: Target, collection: str, indexes: tuple[Index, ...]) -> Op
         for spec in stored:
             clash = spec["name"] == index.name or _same_keys(index, spec)
             if clash and not same_index(index, spec):
-                return _conflict_of(target, collection, index, spec)
+                return conflict_of(target, collection, index, spec)
     return OperationConflict(f"an index on {target.namespace(collection)} is in the way")
 
 
 def _same_keys(index: Index, spec: Document) -> bool:
-    text = any(kind == "text" for _, kind in index.keys)
-    # A collection has at most one text index, so any two of them are in each other's way.
-    return ("_fts" in spec["key"]) if text else stored_keys(spec) == index.keys
+    # Any two text indexes are in each other's way.
+    return ("_fts" in spec["key"]) if is_text(index) else stored_keys(spec) == index.keys
 
 
-def _conflict_of(
-    target: Target, collection: str, index: Index, spec: Document
-) -> OperationConflict:
+def conflict_of(target: Target, collection: str, index: Index, spec: Document) -> OperationConflict:
+    """The error of an index that another one is in the way of; both are shown."""
     renamed = spec["name"] != index.name
     why = "under another name" if renamed else "with another definition"
+    with_old = f" with old={source(str(spec['name']))}" if renamed else ""
     return OperationConflict(
         f"the index {index.name} on {target.namespace(collection)} exists {why}"
         + (f": {spec['name']}" if renamed else ""),
-        notes=(f"wanted: {_definition(index)}", f"exists: {_definition(stored_index(spec))}"),
-        hint="op.replace_index puts the new one in its place, op.drop_index removes the old one",
+        notes=(f"wanted: {definition(index)}", f"exists: {definition(stored_index(spec))}"),
+        hint=f"op.replace_index{with_old} puts the new one in its place,"
+        " op.drop_index removes the old one",
     )
 
 
-def _definition(index: Index) -> str:
+def definition(index: Index) -> str:
+    """Keys and options on one line, as notes show them."""
     options = {name: plain(value) for name, value in index.options.items()}
     keys = ", ".join(f"{path}: {direction}" for path, direction in index.keys)
     parts = [f"{name}={source(value)}" for name, value in options.items()]
@@ -164,7 +171,7 @@ def _duplicates(
     index = _failed_index(indexes, details)
     found, trouble = Duplicates(0, ()), ""
     try:
-        found = _outside(target, lambda: _found(target, collection, index))
+        found = _outside(target, lambda: duplicates_of(target, collection, index))
     except _pymongo_error() as failure:
         trouble = f"the duplicates could not be listed: {type(failure).__name__}"
     keys = ", ".join(f"{path}: {kind}" for path, kind in index.keys)
@@ -177,7 +184,8 @@ def _outside(target: Target, read: Callable[[], Duplicates]) -> Duplicates:
     return target.outside(read)
 
 
-def _found(target: Target, collection: str, index: Index) -> Duplicates:
+def duplicates_of(target: Target, collection: str, index: Index) -> Duplicates:
+    """What a unique index would meet more than once, by its own rules."""
     return find_duplicates(target.db[collection], index.paths, options=index.options)
 
 
@@ -243,12 +251,30 @@ def stored_index(spec: Mapping[str, Any]) -> Index:
 
 def same_index(index: Index, spec: Mapping[str, Any]) -> bool:
     """Whether a stored index has exactly this name and definition."""
-    stored = stored_index(spec)
-    wanted = Index(index.keys, _normal_options({**index.document, "weights": _weights(index)}))
-    if any(kind == "text" for _, kind in index.keys):
+    return same_keys(index, spec) and wanted_options(index, spec) == stored_index(spec).options
+
+
+def same_keys(index: Index, spec: Mapping[str, Any]) -> bool:
+    """Whether a stored index has these keys."""
+    stored = stored_keys(spec)
+    if is_text(index):
         # The order of text fields says nothing, and the server sorts them.
-        return set(wanted.keys) == set(stored.keys) and wanted.options == stored.options
-    return wanted == stored
+        return set(index.keys) == set(stored)
+    return index.keys == stored
+
+
+def is_text(index: Index) -> bool:
+    """Whether it is a text index, of which a collection has at most one."""
+    return any(kind == "text" for _, kind in index.keys)
+
+
+def wanted_options(index: Index, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an index in the form of `stored_index(spec)`, ready to be compared."""
+    document = {**index.document, "weights": _weights(index)}
+    if "collation" in document and "collation" in spec:
+        # What the locale itself decides (caseFirst, backwards, ...) is taken from the server.
+        document["collation"] = normal_collation(document["collation"], spec["collation"])
+    return _normal_options(document)
 
 
 def _weights(index: Index) -> dict[str, int]:
@@ -298,25 +324,9 @@ def _normal_options(spec: Mapping[str, Any]) -> dict[str, Any]:
             for name, value in normal["collation"].items()
             if name != "version" and value != _NORMAL_COLLATION.get(name, ...)
         }
+        if normal["collation"] in ({}, {"locale": "simple"}):
+            del normal["collation"]
     return normal
-
-
-def in_place(index: Index, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that collMod can change so that the stored index becomes the wanted one.
-
-    Empty when that is not enough; then the index has to be built anew.
-    """
-    stored = stored_index(spec)
-    wanted = _normal_options(index.document)
-    names = [*stored.options, *wanted]
-    differ = {name for name in names if stored.options.get(name) != wanted.get(name)}
-    if index.keys != stored.keys or not differ <= {"expireAfterSeconds", "hidden"}:
-        return {}
-    if "expireAfterSeconds" in differ and not {"expireAfterSeconds"} <= (
-        stored.options.keys() & wanted.keys()
-    ):
-        return {}
-    return {name: wanted.get(name, False) for name in sorted(differ)}
 
 
 def find_index(stored: Iterable[Document], wanted: str | Keys) -> Document | None:
@@ -333,9 +343,16 @@ def find_index(stored: Iterable[Document], wanted: str | Keys) -> Document | Non
         wanted = ((wanted, 1),)
     fits = [spec for spec in specs if _keys_fit(wanted, spec)]
     if len(fits) > 1:
-        names = ", ".join(str(spec["name"]) for spec in fits)
-        raise OperationFailed(f"several indexes have these keys: {names}", hint="use its name")
+        raise several(fits, "have these keys", hint="use its name")
     return fits[0] if fits else None
+
+
+def several(specs: Iterable[Document], why: str, *, hint: str) -> OperationFailed:
+    """The error of a reference that fits more than one index; all of them are listed."""
+    found = list(specs)
+    names = ", ".join(str(spec["name"]) for spec in found)
+    notes = tuple(f"{spec['name']}: {definition(stored_index(spec))}" for spec in found)
+    return OperationFailed(f"several indexes {why}: {names}", notes=notes, hint=hint)
 
 
 def _keys_fit(wanted: Keys, spec: Document) -> bool:
@@ -354,13 +371,6 @@ def drop(target: Target, collection: str, name: str) -> bool:
             raise
         return False
     return True
-
-
-def drop_all(target: Target, collection: str, specs: list[Document]) -> Outcome:
-    """Drop several indexes; unchanged when there are none."""
-    for spec in specs:
-        drop(target, collection, spec["name"])
-    return "done" if specs else "unchanged"
 
 
 def set_hidden(target: Target, collection: str, index: str | Keys, *, hidden: bool) -> Outcome:

@@ -11,6 +11,7 @@ from mongover.operations.base import (
     Operation,
     Outcome,
     Target,
+    check_choice,
     check_name,
     ddl,
     mongo_options,
@@ -22,12 +23,14 @@ from mongover.operations.base import (
     stored_collection,
 )
 from mongover.operations.validation import as_validator, left_out_message, same_validator
+from mongover.operations.views import repoint, warn_of_readers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAMESPACE_NOT_FOUND = 26
 NAMESPACE_EXISTS = 48
+MISSING = ("refuse", "skip")
 
 
 class CollectionOptions(TypedDict, total=False):
@@ -243,12 +246,30 @@ class CreateView(Operation):
 
 @dataclass(frozen=True, slots=True)
 class DropCollection(Operation):
-    """A collection or view, with its documents and indexes, goes."""
+    """A collection or view, with its documents and indexes, goes.
+
+    `repoint_views` names what the views that read from it read from then; False says that it is
+    meant that they find nothing.
+    """
 
     collection: str
+    repoint_views: str | bool | None = None
 
     verb: ClassVar[str] = "drop_collection"
     atomic: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, collection: str, *, repoint_views: Any) -> DropCollection:
+        """From the arguments of `op.drop_collection`, checked."""
+        check_name(collection)
+        if repoint_views is True or repoint_views == collection:
+            raise OperationFailed(
+                "drop_collection: the views need something else to read from",
+                hint='name it: repoint_views="people"',
+            )
+        if isinstance(repoint_views, str):
+            check_name(repoint_views)
+        return cls(collection, repoint_views)
 
     @property
     def repeatable(self) -> bool:
@@ -259,6 +280,11 @@ class DropCollection(Operation):
     def destructive(self) -> bool:
         """Its documents are gone."""
         return True
+
+    @property
+    def several(self) -> bool:
+        """Its views are repointed before it."""
+        return bool(self.repoint_views)
 
     def proof(self, target: Target) -> Mapping[str, Any]:
         """Which collection has the name, if any: each has a UUID of its own."""
@@ -279,7 +305,16 @@ class DropCollection(Operation):
         return "MongoDB cannot drop a collection in a transaction"
 
     def apply(self, target: Target) -> Outcome:
-        """Drop it; unchanged when it is not there."""
+        """Drop it; unchanged when it is not there. Its views are repointed before."""
+        if isinstance(self.repoint_views, str):
+            repoint(target, self.collection, self.repoint_views)
+        outcome = self._drop(target)
+        if self.repoint_views is None:
+            way_out = 'repoint_views="other" makes them read from another one, False means them so'
+            warn_of_readers(target, self.collection, why="is dropped", way_out=way_out)
+        return outcome
+
+    def _drop(self, target: Target) -> Outcome:
         from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
 
         try:
@@ -294,13 +329,29 @@ class DropCollection(Operation):
 
 @dataclass(frozen=True, slots=True)
 class RenameCollection(Operation):
-    """A collection gets another name in the same database; never over an existing one."""
+    """A collection gets another name in the same database; never over an existing one.
+
+    `missing` says what happens where neither name is there: `refuse`, or `skip` for installations
+    that never had it. With `repoint_views` the views that read from it read from the new name;
+    False says that it is meant that they do not.
+    """
 
     collection: str
     to: str
+    missing: str = "refuse"
+    repoint_views: bool | None = None
 
     verb: ClassVar[str] = "rename_collection"
     atomic: ClassVar[bool] = True
+
+    @classmethod
+    def of(
+        cls, collection: str, to: str, *, missing: str, repoint_views: bool | None
+    ) -> RenameCollection:
+        """From the arguments of `op.rename_collection`, checked."""
+        if check_name(collection) == check_name(to):
+            raise OperationFailed(f"rename_collection: {collection!r} is its name already")
+        return cls(collection, to, check_choice("missing", missing, MISSING), repoint_views)
 
     @property
     def repeatable(self) -> bool:
@@ -312,6 +363,11 @@ class RenameCollection(Operation):
         """The old name is gone, and may be taken again."""
         return True
 
+    @property
+    def several(self) -> bool:
+        """Its views are repointed after it."""
+        return bool(self.repoint_views)
+
     def proof(self, target: Target) -> Mapping[str, Any] | None:
         """Which collection has the old name: it keeps its UUID."""
         uuid = identity_of(target, self.collection)
@@ -320,7 +376,7 @@ class RenameCollection(Operation):
     def landed(self, target: Target, proof: Mapping[str, Any]) -> bool | None:
         """Whether that collection has the new name; None where it has neither."""
         if identity_of(target, self.to) == proof["uuid"]:
-            return True
+            return not self.several  # its views may still wait
         return False if identity_of(target, self.collection) == proof["uuid"] else None
 
     @property
@@ -334,7 +390,7 @@ class RenameCollection(Operation):
 
     def reverse(self) -> Operation:
         """The way back."""
-        return RenameCollection(self.to, self.collection)
+        return RenameCollection(self.to, self.collection, self.missing, self.repoint_views)
 
     def refused(self, target: Target) -> str:
         """The server refuses it."""
@@ -343,6 +399,15 @@ class RenameCollection(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """Rename it; unchanged when only the new name is there."""
+        outcome = self._rename(target)
+        if self.repoint_views and repoint(target, self.collection, self.to):
+            return "done"
+        if self.repoint_views is None:
+            way_out = "repoint_views=True makes them read from the new name, False means them so"
+            warn_of_readers(target, self.collection, why="is renamed", way_out=way_out)
+        return outcome
+
+    def _rename(self, target: Target) -> Outcome:
         from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
 
         command = {
@@ -352,12 +417,24 @@ class RenameCollection(Operation):
         try:
             ddl(target, command, admin=True)
         except OperationFailure as error:
-            if error.code == NAMESPACE_NOT_FOUND and stored_collection(target, self.to):
-                return "unchanged"
+            if error.code == NAMESPACE_NOT_FOUND:
+                return self._absent(target, error)
             if error.code == NAMESPACE_EXISTS:
                 raise self._taken(target) from error
             raise
         return "done"
+
+    def _absent(self, target: Target, error: Exception) -> Outcome:
+        if stored_collection(target, self.to):
+            return "unchanged"
+        if self.missing == "skip":
+            target.journal.message(f"{self.describe()}: neither is there, skipped")
+            return "unchanged"
+        raise OperationFailed(
+            f"{target.namespace(self.collection)} cannot become {target.namespace(self.to)}:"
+            " neither is there",
+            hint='look at the name, or say missing="skip" for databases that never had it',
+        ) from error
 
     def _taken(self, target: Target) -> OperationConflict:
         return OperationConflict(
@@ -487,7 +564,7 @@ def _normal(options: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, 
     """Options with the server's defaults filled in or taken out, ready to be compared."""
     normal = dict(options)
     if normal.get("collation"):
-        normal["collation"] = _normal_collation(normal["collation"], stored.get("collation", {}))
+        normal["collation"] = normal_collation(normal["collation"], stored.get("collation", {}))
     if "timeseries" in normal:
         normal["timeseries"] = _normal_timeseries(normal["timeseries"], stored.get("timeseries"))
     if normal.get("clusteredIndex"):
@@ -502,7 +579,8 @@ def _normal(options: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, 
     return {name: value for name, value in normal.items() if value not in (None, False, {})}
 
 
-def _normal_collation(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+def normal_collation(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A wanted collation with all that the server added to the stored one by itself."""
     if wanted.get("locale") == "simple":
         return {}
     # What the locale itself decides (caseFirst, backwards, ...) is taken from the server.

@@ -26,6 +26,7 @@ from mongover.operations.base import (
     plain,
 )
 from mongover.operations.duplicates import shown
+from mongover.operations.naming import before_it_goes
 from mongover.operations.ranges import BY_ID, both
 from mongover.operations.serverside import Change, deleting, perform, updating
 
@@ -396,6 +397,7 @@ class RemoveField(Operation):
     def apply(self, target: Target) -> Outcome:
         """Over the documents with the field; in ranges of `_id` where they are many."""
         having = both(self.filter, {self.field: {"$exists": True}})
+        before_it_goes(target, self.collection, self.field, having)
         command = updating(self.collection, {"$unset": {self.field: ""}})
         change = Change(self.collection, having, command, settles=True)
         return perform(self, target, change, self.pace)
@@ -461,6 +463,7 @@ class RenameField(Operation):
             if self.on_existing == "refuse":
                 self._check_both(target)
             found[self.to] = {"$exists": False}
+        before_it_goes(target, self.collection, self.field, found)
         command = updating(self.collection, {"$rename": {self.field: self.to}})
         change = Change(self.collection, found, command, settles=True)
         return perform(self, target, change, self.pace)

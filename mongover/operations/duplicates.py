@@ -39,7 +39,11 @@ class Duplicates:
 
 
 def find_duplicates(
-    collection: Collection[Document], paths: Sequence[str], *, options: Mapping[str, Any]
+    collection: Collection[Document],
+    paths: Sequence[str],
+    *,
+    options: Mapping[str, Any],
+    first: Sequence[Document] = (),
 ) -> Duplicates:
     """Ask the server; memory here is bounded by `SHOWN`, there it may use the disk.
 
@@ -47,19 +51,21 @@ def find_duplicates(
         collection: Where the index would be.
         paths: The fields of the index, in its order.
         options: The index's options, by MongoDB's names.
+        first: Stages that make the documents what they will be.
     """
     arrays = _has_arrays(collection, paths)
-    pipeline = duplicates_pipeline(paths, options=options, arrays=arrays)
+    pipeline = [*first]
+    pipeline += duplicates_pipeline(paths, options=options, arrays=arrays)
     extra: dict[str, Any] = {}
     if options.get("collation"):
         extra["collation"] = options["collation"]
     reply = next(iter(collection.aggregate(pipeline, allowDiskUse=True, **extra)))
     total = reply["total"][0]["keys"] if reply["total"] else 0
-    first = tuple(
+    shared = tuple(
         Duplicate(tuple(row["_id"]), row["times"], tuple(dict.fromkeys(map(_Id, row["ids"]))))
         for row in reply["first"]
     )
-    return Duplicates(total, tuple(Duplicate(d.key, d.times, _ids(d.ids)) for d in first))
+    return Duplicates(total, tuple(Duplicate(d.key, d.times, _ids(d.ids)) for d in shared))
 
 
 class _Id:

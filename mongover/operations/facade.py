@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mongover.errors import NotInTransaction, OperationFailed, RevisionError
 from mongover.operations.backup import Backup, RestoreBackup
@@ -89,15 +89,34 @@ class Operations:
         """Create a collection: plain, validated, capped, time series, clustered, collated."""
         self.run(CreateCollection.of(name, options))
 
-    def drop_collection(self, name: str) -> None:
-        """Drop a collection or view with all it holds; nothing happens when it is not there."""
-        self.run(DropCollection(check_name(name)))
+    def drop_collection(
+        self, name: str, *, repoint_views: str | Literal[False] | None = None
+    ) -> None:
+        """Drop a collection or view with all it holds; nothing happens when it is not there.
 
-    def rename_collection(self, name: str, to: str) -> None:
-        """Rename a collection; never over an existing one."""
-        if check_name(name) == check_name(to):
-            raise OperationFailed(f"rename_collection: {name!r} is its name already")
-        self.run(RenameCollection(name, to))
+        Views that read from it are a warning, unless `repoint_views` names what they read from
+        now, or is False.
+        """
+        self.run(DropCollection.of(name, repoint_views=repoint_views))
+
+    def rename_collection(
+        self,
+        name: str,
+        to: str,
+        *,
+        missing: str = "refuse",
+        repoint_views: bool | None = None,
+    ) -> None:
+        """Rename a collection; never over an existing one.
+
+        Args:
+            name: The old name.
+            to: The new name.
+            missing: Where neither is there: `refuse`, or `skip`.
+            repoint_views: Whether the views that read from it read from the new name; when left
+                out they are a warning.
+        """
+        self.run(RenameCollection.of(name, to, missing=missing, repoint_views=repoint_views))
 
     def modify_collection(self, name: str, **options: Unpack[ModifyOptions]) -> None:
         """Change options in place: expiry, granularity, capped size, images, a view's pipeline."""
@@ -140,7 +159,11 @@ class Operations:
     def replace_index(
         self, collection: str, keys: Any, *, old: Any = None, **options: Unpack[IndexOptions]
     ) -> None:
-        """Put an index in the place of `old`, or of the one that has its name or keys."""
+        """Put an index in the place of `old`, or of the one that has its name, else its identity.
+
+        The identity is keys, collation, partial filter and `sparse`. The old index stands until
+        the new one does, and no other is touched.
+        """
         self.run(ReplaceIndex.of(collection, Index.of(keys, options), old=old))
 
     def hide_index(self, collection: str, index: Any) -> None:

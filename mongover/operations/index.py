@@ -13,6 +13,7 @@ from mongover.operations.base import (
     one_line,
     plain,
     snake,
+    source,
     spellings,
 )
 from mongover.operations.collections import collation_document
@@ -25,6 +26,13 @@ Direction = int | str
 Keys = tuple[tuple[str, Direction], ...]
 
 KINDS = ("text", "2dsphere", "2d", "hashed")
+SIGNS: Mapping[str, Direction] = {
+    "-": -1,
+    "+": 1,
+    "#": "hashed",
+    "*": "2dsphere",
+    "(": "2d",
+}
 _MAX_TTL = 2**31 - 1
 
 
@@ -90,6 +98,11 @@ class Index:
                 each other.
         """
         pairs = key_pairs(keys)
+        if "background" in options:
+            raise OperationFailed(
+                "an index has no option 'background'",
+                hint="leave it out: since MongoDB 4.2 every build lets others read and write",
+            )
         found = mongo_options(options, known=INDEX_OPTIONS, what="an index")
         found = {name: value for name, value in found.items() if value is not False}
         if "collation" in found:
@@ -161,6 +174,7 @@ def _is_pair(keys: Any) -> bool:
 
 def _pair(item: Any) -> tuple[str, Direction]:
     if isinstance(item, str):
+        _check_sign(item)
         return item, 1
     match item:
         case (str(path), bool() | None):
@@ -177,11 +191,28 @@ def _pair(item: Any) -> tuple[str, Direction]:
     raise _bad_keys(item)
 
 
+def _check_sign(path: str) -> None:
+    """Refuse what other libraries spell a direction or kind by: here it would name a field."""
+    sign, field = path[:1], path[1:]
+    if sign not in SIGNS or not field:
+        return
+    raise OperationFailed(
+        f"{path!r} would be a key on a field of that name",
+        hint=f"say what is meant: [{source((field, SIGNS[sign]))}],"
+        f" or [{source((path, 1))}] for a field that is named so",
+    )
+
+
 def _fraction(path: str, number: float) -> int:
     raise OperationFailed(f"the index key {path!r} cannot be {number!r}", hint="use 1 or -1")
 
 
 def _bad_keys(keys: Any) -> OperationFailed:
+    if isinstance(keys, Index) or isinstance(getattr(keys, "document", None), dict):
+        return OperationFailed(
+            f"a definition of an index ({type(keys).__name__}) cannot be its keys",
+            hint="op.create_indexes takes a list of them, op.create_index keys and options",
+        )
     return OperationFailed(
         f"{keys!r} cannot be the keys of an index",
         hint='write "email", ("a", "b"), [("a", 1), ("b", -1)] or {"a": "text"}',
@@ -209,7 +240,7 @@ def default_name(keys: Keys) -> str:
 
 def short_keys(keys: Keys) -> Any:
     """Keys in their shortest accepted form."""
-    if any(direction != 1 for _, direction in keys):
+    if any(direction != 1 or path[:1] in SIGNS for path, direction in keys):
         return list(keys)
     return keys[0][0] if len(keys) == 1 else tuple(path for path, _ in keys)
 

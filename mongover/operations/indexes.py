@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mongover.errors import OperationConflict, OperationFailed
+from mongover.errors import OperationFailed
 from mongover.operations.base import (
-    Document,
     Operation,
     Outcome,
     Source,
     Target,
     call,
     check_name,
-    ddl,
     one_line,
     plain,
     source,
 )
-from mongover.operations.duplicates import find_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,17 +25,13 @@ if TYPE_CHECKING:
 from mongover.operations.building import (
     build,
     drop,
-    drop_all,
-    duplicate_values,
     find_index,
-    in_place,
     refused_build,
-    same_index,
     set_hidden,
     stored_indexes,
-    stored_keys,
 )
 from mongover.operations.index import Index, Keys, index_json, reference, reference_text
+from mongover.operations.replacing import Replacement
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +269,9 @@ class UnhideIndex(Operation):
 class ReplaceIndex(Operation):
     """An index with a new definition takes the place of the old one.
 
-    The old one is `old` (a name or keys); without it, whatever has the new one's name or keys.
-    The new index is built first and the old one dropped after, so that queries are served
-    throughout; where the server cannot hold both, the old one goes first.
+    The old one is `old` (a name or keys); without it, the one of the new one's name, else the
+    one of the same identity: keys, collation, partial filter and `sparse`. No other is touched.
+    The old one stands until the new one does, and stays when the new one is refused.
     """
 
     collection: str
@@ -320,53 +313,7 @@ class ReplaceIndex(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """Replace it; unchanged when only the new one is there."""
-        stored = stored_indexes(target, self.collection)
-        there = any(same_index(self.index, spec) for spec in stored)
-        olds = [spec for spec in stored if self._is_old(spec)]
-        if there:
-            return drop_all(target, self.collection, olds)
-        if len(olds) == 1 and (change := in_place(self.index, olds[0])):
-            change = {"name": self.index.name, **change}
-            ddl(target, {"collMod": self.collection, "index": change})
-            return "done"
-        self._swap(target, olds)
-        return "done"
-
-    def _is_old(self, spec: Document) -> bool:
-        if spec["name"] == "_id_" or same_index(self.index, spec):
-            return False
-        if self.old is not None and find_index([spec], self.old) is not None:
-            return True
-        if spec["name"] == self.index.name:
-            return True
-        return self.old is None and stored_keys(spec) == self.index.keys
-
-    def _swap(self, target: Target, olds: list[Document]) -> None:
-        what = self.describe()
-        if all(spec["name"] != self.index.name for spec in olds):
-            try:
-                build(target, self.collection, (self.index,), what=what)
-            except OperationConflict:
-                if not olds:
-                    raise
-            else:
-                drop_all(target, self.collection, olds)
-                return
-        self._check_before_drop(target)
-        drop_all(target, self.collection, olds)
-        build(target, self.collection, (self.index,), what=what)
-
-    def _check_before_drop(self, target: Target) -> None:
-        """The old index is not dropped for a new one that cannot be built."""
-        if not self.index.options.get("unique"):
-            return
-        found = find_duplicates(
-            target.db[self.collection], self.index.paths, options=self.index.options
-        )
-        if found.total:
-            raise duplicate_values(
-                target, self.collection, self.index, found, after="the old index was kept."
-            )
+        return Replacement(self, target, self.collection, self.index).run(self.old)
 
 
 def _rendered_reference(index: str | Keys) -> Any:

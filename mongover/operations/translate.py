@@ -26,6 +26,11 @@ _NOT_IN_TRANSACTION = frozenset({263, 50791})
 _CONFLICT = frozenset({48, 85, 86})
 _UNAUTHORIZED = 13
 _PRIMARY_GONE = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+_SPECIFICATION = frozenset({2, 67, 224})
+_PARTIAL = (
+    'a partial filter takes equality, {"$exists": True}, $gt, $gte, $lt, $lte, $type and $and,'
+    " from MongoDB 6.0 on also $or, $in and $geoWithin; never $ne, $not, $nin, $nor or $regex"
+)
 _HINTS: Mapping[int, str] = {
     26: "the collection is not there: create it first",
     66: "_id and shard keys cannot be changed: a copy by another key takes _id out of its pipeline;"
@@ -98,7 +103,9 @@ def _refused(error: Any, operation: Operation, target: Target) -> MongoverError:
     return OperationFailed(
         f"{what}: the server refused it with {code} {name}",
         notes=notes,
-        hint=_HINTS.get(code, "change the operation as the server's words say, and run again"),
+        hint=_PARTIAL
+        if code in _SPECIFICATION and "artial" in text
+        else _HINTS.get(code, "change the operation as the server's words say, and run again"),
     )
 
 

@@ -15,6 +15,8 @@ from mongover.operations.base import (
     check_name,
     ddl,
     one_line,
+    plain,
+    source,
     stored_collection,
 )
 from mongover.operations.collections import missing
@@ -110,7 +112,17 @@ class SetValidator(Operation):
             target.journal.warning(
                 left_out_message(target.namespace(self.collection), self.left_out)
             )
+        self._tell_of_another(target, options)
         return "done"
+
+    def _tell_of_another(self, target: Target, options: Document) -> None:
+        """Show the validator that was there before, so that it can be set again."""
+        before = options.get("validator")
+        if before and before != self.validator:
+            text = source(plain(before))
+            target.journal.message(
+                f"{self.describe()}: it takes the place of the one that was there: {text}"
+            )
 
     def as_options(self) -> Document:
         """As collMod takes them, and as the server lists them."""
