@@ -13,9 +13,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from mongover.errors import BadRecord, ForeignDocument, NewerFormat, RecordConflict
+from mongover.ours import is_effect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mongover.ours import Effect
 
 _Member = TypeVar("_Member", bound=StrEnum)
 
@@ -95,7 +98,11 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the history knows of one revision. `source` and `log` are only there when asked for."""
+    """What the history knows of one revision. `source` and `log` are only there when asked for.
+
+    `adopted` says that it was stamped and its upgrade never ran; `effects` are what it made, found
+    and took away (None: written by a release that did not keep that).
+    """
 
     revision: str
     state: State
@@ -120,6 +127,8 @@ class Record:
     by: Mapping[str, Any] = field(default_factory=dict)
     collections: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    adopted: bool = False
+    effects: tuple[Effect, ...] | None = None
     error: Mapping[str, Any] | None = None
     checkpoint: Any = None
     file: str | None = None
@@ -184,6 +193,8 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], bool]]] = {
     "by": ((Mapping,), False),
     "collections": ((list, tuple), False),
     "warnings": ((list, tuple), False),
+    "adopted": ((bool,), False),
+    "effects": ((list, tuple), True),
     "error": ((Mapping,), True),
     "file": ((str,), True),
     "source": ((str,), True),
@@ -209,6 +220,8 @@ def parse_record(document: Mapping[str, Any]) -> Record:
     }
     for name in _TUPLES & values.keys():
         values[name] = _strings(document, name)
+    if values.get("effects") is not None:
+        values["effects"] = _parse_effects(document)
     if "log" in values:
         values["log"] = tuple(_parse_entry(document["_id"], entry) for entry in values["log"])
     outcome = document.get("outcome")
@@ -267,6 +280,16 @@ def _strings(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
                 hint=_REPAIR_HINT,
             )
     return tuple(document[name])
+
+
+def _parse_effects(document: Mapping[str, Any]) -> tuple[Effect, ...]:
+    for value in document["effects"]:
+        if not is_effect(value):
+            raise BadRecord(
+                f"record {document['_id']!r}: effects holds a {type(value).__name__} that is none",
+                hint=_REPAIR_HINT,
+            )
+    return tuple(document["effects"])
 
 
 def _state(document: Mapping[str, Any]) -> State:
@@ -413,6 +436,9 @@ def begin(attempt: Attempt, record: Record | None, subject: Subject) -> Change:
     if attempt.direction is Direction.UP:
         values |= _identity(subject)
         values |= {"applied_at": None, "reverted_at": None, "duration_ms": None, "warnings": ()}
+        values["adopted"] = False
+        if fresh or (record is not None and record.state not in STOPPED):
+            values["effects"] = ()
     state = State.PENDING if record is None else record.state
     return Change(attempt.revision, frozenset({state}), values)
 
@@ -439,6 +465,7 @@ def finish(
     duration_ms: float,
     collections: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    effects: Sequence[Effect] | None = (),
 ) -> Change:
     """The flip to applied or reverted; `sequence` is the place in the order of application."""
     values: dict[str, Any] = {"outcome": None, "error": None, "checkpoint": None}
@@ -450,6 +477,7 @@ def finish(
             "duration_ms": duration_ms,
             "collections": tuple(collections),
             "warnings": tuple(warnings),
+            "effects": None if effects is None else tuple(effects),
         }
     else:
         values |= {"state": State.REVERTED, "reverted_at": NOW, "warnings": ()}
@@ -470,12 +498,16 @@ def stop(
     error: Mapping[str, Any],
     duration_ms: float,
     held: bool = False,
+    effects: Sequence[Effect] | None = None,
 ) -> Change:
     """The end of an attempt that failed (`FAILED`) or was told to end (`INTERRUPTED`).
 
     `held` says that checkpoints hold all that it did, so that the next attempt repeats nothing.
+    `effects` are those of all attempts so far; None leaves what the record holds.
     """
     values: dict[str, Any] = {"state": state, "outcome": outcome, "error": error}
+    if effects is not None:
+        values["effects"] = tuple(effects)
     if held:
         values["repeatable"] = True
     return Change(
@@ -581,6 +613,8 @@ def stamp(
         "by": by,
         "collections": (),
         "warnings": (),
+        "adopted": True,
+        "effects": (),
         "error": None,
         "checkpoint": None,
     }

@@ -8,6 +8,7 @@ to `applied` is part of the revision's own transaction.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,13 +27,15 @@ from mongover.errors import (
 )
 from mongover.faults import describe, message_of
 from mongover.operations import Operations, Target
+from mongover.operations.ownership import Ownership
+from mongover.ours import Ours
 from mongover.plan import subject_of
 from mongover.records import Attempt, Direction, Outcome, State
 from mongover.script import load_script, where_in
 from mongover.stop import StopNow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -85,6 +88,9 @@ class Surroundings:
     max_time_ms: int
     protected: Container[str]  # the collections that are mongover's own
     workplace: Workplace | None = None  # where long operations keep their checkpoints
+    target: str = ""  # of the plan
+    ours: Mapping[str, Ours] = field(default_factory=dict)  # by revision: what it has made
+    allowed: Collection[str] = ()  # what a downgrade may destroy although no revision made it
 
 
 @dataclass(slots=True)
@@ -96,6 +102,7 @@ class StepJournal:
     declared: bool  # the revision says of itself that it can be repeated
     started: float
     long_work: LongWork
+    ownership: Ownership
     collections: dict[str, None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     once_only: OnceOnly = field(default_factory=OnceOnly)
@@ -137,6 +144,7 @@ class StepJournal:
     def operation_finished(self, operation: Operation, seconds: float, outcome: str) -> None:
         """Tell how an operation ended."""
         text = operation.describe()
+        self.ownership.finished(operation, outcome)
         self.once_only.end(outcome)
         done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
         self.around.listener(done)
@@ -284,7 +292,19 @@ def _journal(step: Step, known: Mapping[str, Record], around: Surroundings) -> S
         goes_on=goes_on(known.get(step.revision.id), attempt),
     )
     declared = step.revision.repeatable is True
-    return StepJournal(attempt, around, declared, time.monotonic(), long_work)
+    ownership = _ownership(step, around)
+    return StepJournal(attempt, around, declared, time.monotonic(), long_work, ownership)
+
+
+def _ownership(step: Step, around: Surroundings) -> Ownership:
+    return Ownership(
+        around.database,
+        step.revision.id,
+        around.ours.get(step.revision.id) or Ours(),
+        undoes=around.target if step.direction is Direction.DOWN else None,
+        allowed=around.allowed,
+        own=around.protected,
+    )
 
 
 def _begin_change(step: Step, journal: StepJournal, known: Mapping[str, Record]) -> Change:
@@ -374,6 +394,7 @@ def _execute(  # noqa: PLR0917 - one private step of run_plan
             _run_in_transaction(step, script, journal, sequence, around)
             return None
         _run_code(step, script, journal, around)
+        _settle(journal)
         return _flip(journal, sequence)
     except BaseException as error:
         if _landed(step, error, around):
@@ -386,6 +407,12 @@ def _execute(  # noqa: PLR0917 - one private step of run_plan
         raise explained from error
 
 
+def _settle(journal: StepJournal) -> None:
+    """Note what came to be by op.db; what cannot be read is nobody's, and the step goes on."""
+    with suppress(PyMongoError):
+        journal.ownership.settle()
+
+
 def _flip(journal: StepJournal, sequence: int) -> Change:
     return records.finish(
         journal.attempt,
@@ -393,6 +420,7 @@ def _flip(journal: StepJournal, sequence: int) -> Change:
         duration_ms=journal.milliseconds,
         collections=tuple(journal.collections),
         warnings=tuple(journal.warnings),
+        effects=journal.ownership.effects,
     )
 
 
@@ -402,6 +430,7 @@ def _run_in_transaction(
     def work() -> None:
         journal.collections.clear()
         journal.warnings.clear()
+        journal.ownership.reset()
         _run_code(step, script, journal, around)
         around.lease.guard(around.session)
         around.history.write([_flip(journal, sequence)], session=around.session)
@@ -432,6 +461,7 @@ def _target(journal: StepJournal, around: Surroundings) -> Target:
         strict=around.strict,
         max_time_ms=around.max_time_ms,
         protected=around.protected,
+        watch=journal.ownership,
     )
 
 
@@ -470,6 +500,7 @@ def _record_stop(
 
 def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> Change:
     nothing = journal.attempt.transaction or not journal.touched_server
+    _settle(journal)
     return records.stop(
         journal.attempt,
         State.INTERRUPTED if _is_interruption(error) else State.FAILED,
@@ -477,6 +508,7 @@ def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> C
         error=describe(error, around.redact),
         duration_ms=journal.milliseconds,
         held=journal.held(error),
+        effects=None if journal.attempt.transaction else journal.ownership.effects,
     )
 
 

@@ -232,9 +232,13 @@ class CreateView(Operation):
 
 @dataclass(frozen=True, slots=True)
 class DropCollection(Operation):
-    """A collection or view, with its documents and indexes, goes."""
+    """A collection or view, with its documents and indexes, goes.
+
+    A downgrade refuses that for what no revision made, unless `even_if_not_ours` is said.
+    """
 
     collection: str
+    even_if_not_ours: bool = False
 
     verb: ClassVar[str] = "drop_collection"
 

@@ -74,6 +74,7 @@ class Operations:
         NotInTransaction: It cannot run in the open transaction; nothing was sent.
         DuplicateValues: A unique index meets values that occur more than once.
         InvalidDocuments: Documents violate a new validator.
+        NotOurs: A downgrade would destroy what no revision made.
     """
 
     DELETE: Final = DELETE
@@ -88,9 +89,13 @@ class Operations:
         """Create a collection: plain, validated, capped, time series, clustered, collated."""
         self.run(CreateCollection.of(name, options))
 
-    def drop_collection(self, name: str) -> None:
-        """Drop a collection or view with all it holds; nothing happens when it is not there."""
-        self.run(DropCollection(check_name(name)))
+    def drop_collection(self, name: str, *, even_if_not_ours: bool = False) -> None:
+        """Drop a collection or view with all it holds; nothing happens when it is not there.
+
+        In a downgrade one that holds documents and that no revision made is refused, unless
+        `even_if_not_ours` is said; so it is with the other verbs that take it.
+        """
+        self.run(DropCollection(check_name(name), even_if_not_ours))
 
     def rename_collection(self, name: str, to: str) -> None:
         """Rename a collection; never over an existing one."""
@@ -132,9 +137,9 @@ class Operations:
         """
         self.run(CreateIndexes.of(collection, indexes))
 
-    def drop_index(self, collection: str, index: Any) -> None:
+    def drop_index(self, collection: str, index: Any, *, even_if_not_ours: bool = False) -> None:
         """Drop an index by its name or keys; nothing happens when there is none."""
-        self.run(DropIndex.of(collection, index))
+        self.run(DropIndex.of(collection, index, even_if_not_ours=even_if_not_ours))
 
     def replace_index(
         self, collection: str, keys: Any, *, old: Any = None, **options: Unpack[IndexOptions]
@@ -226,12 +231,14 @@ class Operations:
         filter: Document,  # noqa: A002 - MongoDB's own word for it
         *,
         collation: Any = None,
+        even_if_not_ours: bool = False,
         **pace: Unpack[PaceOptions],
     ) -> None:
         """Delete all documents that the filter finds; `{}` means every one."""
         collation = None if collation is None else collation_document(collation)
         found = check_filter(filter, verb="delete")
-        self.run(Delete(check_name(collection), found, collation, Pace.of(pace)))
+        slow = Pace.of(pace)
+        self.run(Delete(check_name(collection), found, collation, slow, even_if_not_ours))
 
     def add_field(
         self,
@@ -252,12 +259,15 @@ class Operations:
         field: str,
         *,
         filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        even_if_not_ours: bool = False,
         **pace: Unpack[PaceOptions],
     ) -> None:
         """Take a field from all documents that have it."""
         if check_path(field) == "_id":
             raise OperationFailed("_id cannot be removed")
-        self.run(RemoveField(check_name(collection), field, filter or None, Pace.of(pace)))
+        slow = Pace.of(pace)
+        found = filter or None
+        self.run(RemoveField(check_name(collection), field, found, slow, even_if_not_ours))
 
     def rename_field(
         self,
@@ -442,6 +452,8 @@ class Operations:
         self._target.journal.check()
         if not self._target.transaction:
             self._target.journal.unrepeatable("op.db")
+        if self._target.watch is not None:
+            self._target.watch.escape()
         return self._target.db
 
     def log(self, text: str) -> None:
@@ -458,6 +470,9 @@ class Operations:
         target, journal = self._target, self._target.journal
         journal.check()
         self._check_allowed(operation)
+        if target.watch is not None:
+            with _translated(operation, target):
+                target.watch.begin(operation)
         journal.operation_started(operation)
         started = time.monotonic()
         with _translated(operation, target):
