@@ -65,6 +65,7 @@ class Foretold:
             "ours": self.ours,
             "certain": self.certain,
             "refused": bool(self.refused),
+            "message": self.sentence(),
         }
 
     def sentence(self) -> str:
@@ -72,7 +73,7 @@ class Foretold:
         verb = "destroys" if self.certain else "may destroy"
         text = f"{self.revision} {verb} {self.loss.sentence()}"
         if self.refused:
-            return f"{text}, which it did not make: refused without --allow-data-loss"
+            return f"{text}, which it did not make: refused unless it is allowed"
         return text if self.ours else f"{text}, which it did not make"
 
 
@@ -138,9 +139,13 @@ class _Look:
     def _destroying(
         self, step: Step, seen: Foreseen, operation: Destroying, ours: Ours, *, blind: bool
     ) -> None:
+        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only here
+
         try:
             loss, why = look(self._db, operation, ours)
-        except OperationFailed:  # of several indexes with these keys: the run will say so
+        except (OperationFailed, OperationFailure) as error:  # a run meets the same, and says more
+            where = f"{step.revision.id} line {seen.line}"
+            self.unforeseen.append(f"{where}: {operation.describe()} ({type(error).__name__})")
             return
         if loss is None:
             return

@@ -217,7 +217,7 @@ def refusal(revision: str, loss: Loss, why: str, target: str, *, after: str) -> 
     """The error for what a downgrade would destroy without having made it."""
     reasons = {
         "adopted": f"{revision} was stamped, and its upgrade never ran here",
-        "found": f"{revision} found it there, and did not make it",
+        "found": f"its upgrade found {'them' if loss.what == 'documents' else 'it'} there",
         "foreign": "no applied revision made it",
     }
     verb = _VERBS[loss.what].format(loss.thing.collection, loss.thing.name)

@@ -153,6 +153,7 @@ class MigrationLoss(Answer):
     ours: bool = Field(description="Whether a revision made it.")
     certain: bool = Field(description="False where the code may leave it alone.")
     refused: bool = Field(description="Whether it needs `allowDataLoss`.")
+    message: str = Field(description="The same in a sentence.")
 
 
 class MigrationPlan(Answer):
