@@ -741,7 +741,7 @@ def move(op):
 def upgrade"""
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     up=BODY,
     back=st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True),
