@@ -24,7 +24,8 @@ MongoverError
 │   ├── TransactionFailed  MGV025           the transaction could not be committed
 │   ├── Irreversible       MGV026           there is no downgrade
 │   ├── OperationFailed    MGV027           one operation was refused
-│   └── InvalidDocuments   MGV028           documents violate a validator
+│   ├── InvalidDocuments   MGV028           documents violate a validator
+│   └── NotOurs            MGV029           a downgrade would destroy what it did not make
 ├── HistoryError                   exit 4   history and files disagree
 │   ├── Edited             MGV040
 │   ├── MissingFile        MGV041
@@ -259,6 +260,12 @@ class InvalidDocuments(RevisionError):
     """Documents violate the validator that should be set."""
 
     code = "MGV028"
+
+
+class NotOurs(RevisionError):
+    """A downgrade would destroy what the history did not make."""
+
+    code = "MGV029"
 
 
 class HistoryError(MongoverError):

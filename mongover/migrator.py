@@ -36,7 +36,7 @@ from mongover.turn import Request, RunResult, Turn, someone_runs
 from mongover.urls import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from mongover.backups import BackupInfo
     from mongover.catalogue import Catalogue
@@ -184,12 +184,21 @@ class Migrator:
         with self._turn() as turn:
             return catalogue(turn.files, self._seen(turn.store), sources=turn.source)
 
-    def plan(self, direction: Direction, target: str) -> Plan:
-        """What an upgrade or a downgrade to the target would run; runs no code of a revision."""
+    def plan(
+        self, direction: Direction, target: str, *, allow_data_loss: Collection[str] = ()
+    ) -> Plan:
+        """What an upgrade or a downgrade to the target would run; runs no code of a revision.
+
+        A downgrade's plan says what it would destroy, as far as the text of the files tells, with
+        estimated counts; `allow_data_loss` is that of `downgrade`.
+        """
         from mongover.lookahead import forewarned  # noqa: PLC0415 - only a plan looks into texts
 
         with self._turn() as turn:
-            plan = turn.plan(direction, target, self._seen(turn.store))
+            known = self._seen(turn.store)
+            plan = turn.plan(direction, target, known)
+            losses = turn.losses(plan, known, _names(allow_data_loss))
+            plan = replace(plan, destroys=losses.destroys, unforeseen=losses.unforeseen)
             return forewarned(plan, lambda: turn.store.server.info().transactions)
 
     def check(self) -> tuple[Problem, ...]:
@@ -266,6 +275,7 @@ class Migrator:
         self,
         target: str,
         *,
+        allow_data_loss: Collection[str] = (),
         lock_wait: float | None = None,
         run: str | None = None,
         listener: Listener = ignore,
@@ -273,14 +283,19 @@ class Migrator:
     ) -> RunResult:
         """Revert what stands above the target, in reverse order of application, under the lease.
 
-        `lock_wait` and `run` are those of `upgrade`.
+        What no revision made (the revision was stamped, or its upgrade found it there) is not
+        destroyed, unless its collection, or `collection.index` or `collection.field`, is among
+        `allow_data_loss`. `lock_wait` and `run` are those of `upgrade`.
 
         Raises:
+            NotOurs: it would destroy what no revision made.
             MongoverError: as for `upgrade`; also a revision that has no downgrade.
         """
         request = Request("downgrade", Direction.DOWN, target, listener, stop or Stop())
+        allowed = _names(allow_data_loss)
         with self._turn() as turn:
-            return turn.run(replace(request, lock_wait=lock_wait, run=run))
+            asked = replace(request, allow_data_loss=allowed)
+            return turn.run(replace(asked, lock_wait=lock_wait, run=run))
 
     def stamp(
         self,
@@ -605,6 +620,11 @@ def _written(
     """Make the one change of a record, and return the record as it then is."""
     (revision,) = turn.write(request, changes)
     return cast("Record", turn.store.history.read_one(revision))  # no record is ever deleted
+
+
+def _names(given: Collection[str]) -> frozenset[str]:
+    """Names as a set; one name alone is meant as one, not as its letters."""
+    return frozenset((given,) if isinstance(given, str) else given)
 
 
 def _padded(revision: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from mongover.errors import (
     Ahead,
@@ -48,6 +48,23 @@ class Step:
     continues: bool = False
 
 
+class Destroyed(Protocol):
+    """Something that a downgrade would destroy."""
+
+    @property
+    def refused(self) -> str:
+        """Why a run would refuse to destroy it, or nothing."""
+        ...
+
+    def sentence(self) -> str:
+        """What would be destroyed by which revision."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as `--json` and the HTTP API show it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The steps towards a target, in the order in which they must run.
@@ -58,6 +75,8 @@ class Plan:
         running: Revisions in its way that another process runs now; whoever wants them done waits
             for the lock and plans again. No step needs one of them.
         nothing: Why there are no steps, in a sentence; empty when there are some.
+        destroys: What a downgrade would destroy, as far as its text tells.
+        unforeseen: What that text does not tell, a line each.
     """
 
     direction: Direction
@@ -67,6 +86,8 @@ class Plan:
     notices: tuple[str, ...] = ()
     running: tuple[str, ...] = ()
     nothing: str = ""
+    destroys: tuple[Destroyed, ...] = ()
+    unforeseen: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plan as the CLI's `--json` and the HTTP API show it."""
@@ -84,6 +105,8 @@ class Plan:
                 for step in self.steps
             ],
             "notices": list(self.notices),
+            "destroys": [each.to_json() for each in self.destroys],
+            "unforeseen": list(self.unforeseen),
         }
 
 

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from mongover.errors import BadRecord, ForeignDocument, NewerFormat, RecordConflict
 from mongover.ledger import Ledger, parse_ledger
+from mongover.ours import is_effect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mongover.ours import Effect
 
 _Member = TypeVar("_Member", bound=StrEnum)
 
@@ -96,7 +99,11 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the history knows of one revision. `source` and `log` are only there when asked for."""
+    """What the history knows of one revision. `source` and `log` are only there when asked for.
+
+    `adopted` says that it was stamped and its upgrade never ran; `effects` are what it made, found
+    and took away (None: written by a release that did not keep that).
+    """
 
     revision: str
     state: State
@@ -121,6 +128,8 @@ class Record:
     by: Mapping[str, Any] = field(default_factory=dict)
     collections: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    adopted: bool = False
+    effects: tuple[Effect, ...] | None = None
     error: Mapping[str, Any] | None = None
     checkpoint: Any = None
     ledger: Ledger | None = field(default_factory=Ledger)  # None: of a release that kept none
@@ -195,6 +204,8 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], bool]]] = {
     "by": ((Mapping,), False),
     "collections": ((list, tuple), False),
     "warnings": ((list, tuple), False),
+    "adopted": ((bool,), False),
+    "effects": ((list, tuple), True),
     "error": ((Mapping,), True),
     "file": ((str,), True),
     "source": ((str,), True),
@@ -220,6 +231,8 @@ def parse_record(document: Mapping[str, Any]) -> Record:
     }
     for name in _TUPLES & values.keys():
         values[name] = _strings(document, name)
+    if values.get("effects") is not None:
+        values["effects"] = _parse_effects(document)
     if "log" in values:
         values["log"] = tuple(_parse_entry(document["_id"], entry) for entry in values["log"])
     outcome = document.get("outcome")
@@ -291,6 +304,16 @@ def _strings(document: Mapping[str, Any], name: str) -> tuple[str, ...]:
                 hint=_REPAIR_HINT,
             )
     return tuple(document[name])
+
+
+def _parse_effects(document: Mapping[str, Any]) -> tuple[Effect, ...]:
+    for value in document["effects"]:
+        if not is_effect(value):
+            raise BadRecord(
+                f"record {document['_id']!r}: effects holds a {type(value).__name__} that is none",
+                hint=_REPAIR_HINT,
+            )
+    return tuple(document["effects"])
 
 
 def _state(document: Mapping[str, Any]) -> State:
@@ -450,6 +473,9 @@ def begin(attempt: Attempt, record: Record | None, subject: Subject) -> Change:
     if attempt.direction is Direction.UP:
         values |= _identity(subject)
         values |= {"applied_at": None, "reverted_at": None, "duration_ms": None, "warnings": ()}
+        values["adopted"] = False
+        if not continues(record, attempt.direction):
+            values["effects"] = ()
     state = State.PENDING if record is None else record.state
     return Change(attempt.revision, frozenset({state}), values)
 
@@ -477,6 +503,7 @@ def finish(
     collections: Sequence[str] = (),
     warnings: Sequence[str] = (),
     ledger: Ledger | None = None,
+    effects: Sequence[Effect] | None = (),
 ) -> Change:
     """The flip to applied or reverted; `sequence` is the place in the order of application."""
     values: dict[str, Any] = {"outcome": None, "error": None, "checkpoint": None}
@@ -489,6 +516,7 @@ def finish(
             "duration_ms": duration_ms,
             "collections": tuple(collections),
             "warnings": tuple(warnings),
+            "effects": None if effects is None else tuple(effects),
         }
     else:
         values |= {"state": State.REVERTED, "reverted_at": NOW, "warnings": ()}
@@ -509,10 +537,16 @@ def stop(
     error: Mapping[str, Any],
     duration_ms: float,
     ledger: Ledger | None = None,
+    effects: Sequence[Effect] | None = None,
 ) -> Change:
-    """The end of an attempt that failed (`FAILED`) or was told to end (`INTERRUPTED`)."""
+    """The end of an attempt that failed (`FAILED`) or was told to end (`INTERRUPTED`).
+
+    `effects` are those of all attempts so far; None leaves what the record holds.
+    """
     values: dict[str, Any] = {"state": state, "outcome": outcome, "error": error}
     values["ledger"] = (ledger or Ledger()).to_document()
+    if effects is not None:
+        values["effects"] = tuple(effects)
     return Change(
         attempt.revision,
         frozenset({attempt.running}),
@@ -619,6 +653,8 @@ def stamp(
         "by": by,
         "collections": (),
         "warnings": (),
+        "adopted": True,
+        "effects": (),
         "error": None,
         "checkpoint": None,
         "ledger": Ledger().to_document(),

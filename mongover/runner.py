@@ -8,6 +8,7 @@ to `applied` is part of the revision's own transaction.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -30,13 +31,15 @@ from mongover.ledger import Begun, End, Entry, Passage, Risk
 from mongover.operations import Operations, Target
 from mongover.operations.base import Former
 from mongover.operations.checkpoints import fingerprint
+from mongover.operations.ownership import Ownership
+from mongover.ours import Ours
 from mongover.plan import subject_of
 from mongover.records import Attempt, Direction, Outcome, State
 from mongover.script import load_script, where_in
 from mongover.stop import StopNow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -92,6 +95,9 @@ class Surroundings:
     protected: Container[str]  # the collections that are mongover's own
     watch: CommandWatch  # of the driver's commands
     workplace: Workplace | None = None  # where long operations keep their checkpoints
+    target: str = ""  # of the plan
+    ours: Mapping[str, Ours] = field(default_factory=dict)  # by revision: what it has made
+    allowed: Collection[str] = ()  # what a downgrade may destroy although no revision made it
 
     @property
     def written(self) -> bool:
@@ -109,6 +115,7 @@ class StepJournal:
     started: float
     long_work: LongWork
     passage: Passage
+    ownership: Ownership
     collections: dict[str, None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     edge_stop: StopNow | None = None  # what ended the code between two batches
@@ -144,6 +151,7 @@ class StepJournal:
         text, self._identity = operation.describe(), fingerprint(operation)
         recorded = self.passage.arrive(text, self._identity)
         if isinstance(recorded, Entry):
+            self.ownership.finished(operation, recorded.outcome)
             revision = self.attempt.revision
             self.around.listener(events.OperationStarted(revision, text))
             self.around.listener(events.OperationFinished(revision, text, "skipped", 0.0))
@@ -200,6 +208,7 @@ class StepJournal:
         """Tell how an operation ended."""
         text = operation.describe()
         self.passage.end(outcome)
+        self.ownership.finished(operation, outcome)
         done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
         self.around.listener(done)
 
@@ -380,6 +389,7 @@ def _journal(step: Step, known: Mapping[str, Record], around: Surroundings) -> S
         started=time.monotonic(),
         long_work=long_work,
         passage=_passage(step, records.ledger_before(record, attempt.direction)),
+        ownership=_ownership(step, around),
     )
     journal.repeatable = attempt.repeatable
     return journal
@@ -387,6 +397,17 @@ def _journal(step: Step, known: Mapping[str, Record], around: Surroundings) -> S
 
 def _passage(step: Step, found: Ledger) -> Passage:
     return Passage(step.revision.id, found, lenient=step.revision.repeatable is True)
+
+
+def _ownership(step: Step, around: Surroundings) -> Ownership:
+    return Ownership(
+        around.database,
+        step.revision.id,
+        around.ours.get(step.revision.id) or Ours(),
+        undoes=around.target if step.direction is Direction.DOWN else None,
+        allowed=around.allowed,
+        own=around.protected,
+    )
 
 
 def _begin_change(step: Step, journal: StepJournal, known: Mapping[str, Record]) -> Change:
@@ -476,6 +497,7 @@ def _execute(  # noqa: PLR0917 - one private step of run_plan
             _run_in_transaction(step, script, journal, sequence, around)
             return None
         _run_code(step, script, journal, around)
+        _settle(journal)
         return _flip(journal, sequence)
     except BaseException as error:
         if _landed(step, error, around):
@@ -488,6 +510,12 @@ def _execute(  # noqa: PLR0917 - one private step of run_plan
         raise explained from error
 
 
+def _settle(journal: StepJournal) -> None:
+    """Note what came to be by op.db; what cannot be read is nobody's, and the step goes on."""
+    with suppress(PyMongoError):
+        journal.ownership.settle()
+
+
 def _flip(journal: StepJournal, sequence: int) -> Change:
     return records.finish(
         journal.attempt,
@@ -496,6 +524,7 @@ def _flip(journal: StepJournal, sequence: int) -> Change:
         collections=tuple(journal.collections),
         warnings=tuple(journal.warnings),
         ledger=journal.passage.ledger,
+        effects=journal.ownership.effects,
     )
 
 
@@ -506,6 +535,7 @@ def _run_in_transaction(
         journal.collections.clear()
         journal.warnings.clear()
         journal.passage = _passage(step, journal.passage.found)
+        journal.ownership.reset()
         _run_code(step, script, journal, around)
         around.lease.guard(around.session)
         around.history.write([_flip(journal, sequence)], session=around.session)
@@ -537,6 +567,7 @@ def _target(journal: StepJournal, around: Surroundings) -> Target:
         strict=around.strict,
         max_time_ms=around.max_time_ms,
         protected=around.protected,
+        watch=journal.ownership,
     )
 
 
@@ -574,6 +605,7 @@ def _record_stop(
 
 
 def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> Change:
+    _settle(journal)
     return records.stop(
         journal.attempt,
         State.INTERRUPTED if _is_interruption(error) else State.FAILED,
@@ -581,6 +613,7 @@ def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> C
         error=describe(error, around.redact),
         duration_ms=journal.milliseconds,
         ledger=journal.passage.ledger,
+        effects=None if journal.attempt.transaction else journal.ownership.effects,
     )
 
 

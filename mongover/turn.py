@@ -25,6 +25,7 @@ from mongover.errors import (
 )
 from mongover.graph import Targets
 from mongover.identity import author
+from mongover.ownership import owners
 from mongover.plan import (
     applied_in_order,
     known_graph,
@@ -35,12 +36,13 @@ from mongover.plan import (
 from mongover.records import RUNNING, Direction, Resolution, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from mongover.checkpointing import Workplace
     from mongover.config import Config
     from mongover.events import Listener
     from mongover.holding import Held
+    from mongover.losses import Losses
     from mongover.operations import Operation
     from mongover.plan import Plan
     from mongover.records import Change, Record
@@ -66,6 +68,7 @@ class Request:
     stop: Stop
     retry: bool = False
     retry_rejects: bool = False
+    allow_data_loss: frozenset[str] = frozenset()
     lock_wait: float | None = None  # instead of the configured one
     run: str | None = None  # the id under which the history shall know the run
 
@@ -125,6 +128,15 @@ class Turn:
             return plan_downgrade(self.files, known, target, sources=self.source)
         policy = self.config.out_of_order
         return plan_upgrade(self.files, known, target, out_of_order=policy, sources=self.source)
+
+    def losses(self, plan: Plan, known: Records, allowed: Collection[str] = ()) -> Losses:
+        """What a downgrade would destroy, as far as its text tells; runs nothing."""
+        from mongover.losses import Losses, losses_of  # noqa: PLC0415 - only a downgrade looks
+
+        if plan.direction is not Direction.DOWN or not plan.steps:
+            return Losses()
+        owned = owners(plan, known, self.store.history.read_one)
+        return losses_of(plan, owned, self.store.server.database, allowed)
 
     def source(self, revision: str) -> str:
         """The text of a revision as it was applied; empty where the history holds none."""
@@ -334,7 +346,11 @@ class Turn:
         info = self.store.server.info()
         refuse_transactions(plan, available=info.transactions)
         scripts = load_scripts(plan, project=self.config.root)
-        around = self._surroundings(request, held, run=run, transactions=info.transactions)
+        self._refuse_losses(request, plan, held.known)
+        around = replace(
+            self._surroundings(request, held, run=run, transactions=info.transactions),
+            ours=owners(plan, held.known, self.store.history.read_one),
+        )
         _announce(plan, run, info, request.listener)
         # Only now: all that could refuse the plan has agreed to it.
         self.store.history.write(retried)
@@ -347,6 +363,11 @@ class Turn:
         said = _done(plan, seconds)
         result = RunResult(plan.direction, plan.target, run, ids, seconds, warnings, said, heads)
         return result.with_rejects(tried)
+
+    def _refuse_losses(self, request: Request, plan: Plan, known: Records) -> None:
+        from mongover.losses import refuse_losses  # noqa: PLC0415 - only a downgrade looks
+
+        refuse_losses(plan, self.losses(plan, known, request.allow_data_loss))
 
     def _surroundings(
         self, request: Request, held: Held, *, run: str, transactions: bool
@@ -380,6 +401,8 @@ class Turn:
             protected=own_collections(self.config),
             watch=self.store.server.watch,
             workplace=_workplace(self.config, self.store),
+            target=request.target,
+            allowed=request.allow_data_loss,
         )
 
 

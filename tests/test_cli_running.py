@@ -164,7 +164,7 @@ def test_a_plan_lists_the_steps_and_runs_nothing(args: list[str]):
 def test_a_plan_of_a_downgrade(args: list[str], target: str):
     migrator = fake(plan=Plan(DOWN, target, (Step(revision(), DOWN),)))
     result = invoke(migrator, *args)
-    assert migrator.calls == [("plan", (DOWN, target), {})]
+    assert [call[:2] for call in migrator.calls] == [("plan", (DOWN, target))]
     assert "  revert  0001" in result.stdout
     assert f"next: mongover downgrade {target}" in result.stderr
 

@@ -17,6 +17,7 @@ PACKAGE = Path(mongover.__file__).parent
 FLOORS = {
     "mongover": 0,
     "errors": 0,
+    "ours": 0,
     "urls": 0,
     "collector": 0,
     "config": 1,
@@ -40,6 +41,7 @@ FLOORS = {
     "transaction": 2,
     "rebase": 3,
     "plan": 3,
+    "foresight": 3,
     "holding": 3,
     "store": 3,
     "checkpointing": 3,
@@ -51,6 +53,8 @@ FLOORS = {
     "survey": 4,
     "doctor": 4,
     "runner": 4,
+    "ownership": 4,
+    "losses": 4,
     "mending": 4,
     "turn": 4.5,  # it runs the runner under a lease
     "migrator": 5,

@@ -165,6 +165,8 @@ def test_the_plan_as_json_has_the_documented_fields() -> None:
             }
         ],
         "notices": [],
+        "destroys": [],
+        "unforeseen": [],
     }
 
 

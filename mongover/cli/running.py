@@ -116,10 +116,17 @@ def upgrade(  # noqa: PLR0917 - click calls it by keyword
 
 @click.command("downgrade", cls=TargetCommand)
 @click.argument("target", shell_complete=complete_target, required=False)
+@click.option(
+    "--allow-data-loss",
+    multiple=True,
+    metavar="COLLECTION",
+    help="Destroy it even though no revision made it; may be repeated.",
+)
 @_run_options
 def downgrade(  # noqa: PLR0917 - click calls it by keyword
     app: App,
     target: str | None,
+    allow_data_loss: tuple[str, ...],
     only_plan: bool,  # noqa: FBT001 - a flag of the command line
     lock_wait: float | None,
     lease: float | None,
@@ -129,18 +136,21 @@ def downgrade(  # noqa: PLR0917 - click calls it by keyword
     """Revert applied revisions.
 
     TARGET is a number of steps (-1, users@-1), the revision that shall stay (0004), base, or
-    users@base. What depends on a reverted revision is reverted first.
+    users@base. What depends on a reverted revision is reverted first. What no revision made (a
+    collection with documents, an index, a field) is destroyed only where --allow-data-loss names
+    its collection, or COLLECTION.INDEX or COLLECTION.FIELD.
     """
     if target is None:
         raise UsageError("downgrade needs a target", hint=_DOWNGRADE_HINT, after="nothing was run.")
     with app.migrator(lock_wait=lock_wait, lease=lease, wait=wait) as migrator:
         if only_plan:
-            _show_plan(app, migrator.plan(_direction("down"), target))
+            down = _direction("down")
+            _show_plan(app, migrator.plan(down, target, allow_data_loss=allow_data_loss))
             return
         _run(
             app,
             migrator,
-            lambda **how: migrator.downgrade(target, **how),
+            lambda **how: migrator.downgrade(target, allow_data_loss=allow_data_loss, **how),
             json_lines=json_lines,
         )
 
@@ -245,6 +255,14 @@ def rejects_sentence(tried: Sequence[RetriedRevision]) -> tuple[str | Paint, ...
     return (mark, f" {count(done, 'rejected document')} transformed, {left:,} left")
 
 
+def _show_losses(app: App, planned: Plan) -> None:
+    for each in planned.destroys:
+        mark = Paint("✗", "red") if each.refused else "-"
+        app.output.data("  ", mark, " ", each.sentence())
+    for unforeseen in planned.unforeseen:
+        app.output.warning(f"what this destroys cannot be foreseen: {unforeseen}")
+
+
 def _show_plan(app: App, planned: Plan) -> None:
     app.output.document(planned.to_json()) if app.settings.json else None
     rows = [
@@ -259,6 +277,7 @@ def _show_plan(app: App, planned: Plan) -> None:
     ]
     for line in table(rows):
         app.output.data(line)
+    _show_losses(app, planned)
     for notice in planned.notices:
         app.output.warning(str(notice))
     if not planned.steps:

@@ -222,6 +222,18 @@ class Outside(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Who keeps an eye on what a revision makes and destroys."""
+
+    def begin(self, operation: Operation) -> None:
+        """An operation is about to run; raises where it must not."""
+        ...
+
+    def escape(self) -> None:
+        """The revision is about to do something by itself."""
+        ...
+
+
 def fresh_context(read: Callable[[], T], /) -> T:
     """Run a read in an empty context, where no session is bound."""
     return contextvars.Context().run(read)
@@ -242,6 +254,7 @@ class Target:
         protected: Collections that no operation may name (mongover's own).
         outside: Runs a read outside the bound session.
         created: The collections created in this transaction so far; the operations add to it.
+        watch: Who is told of every operation before it, and may refuse it.
     """
 
     db: Database[Document]
@@ -254,6 +267,7 @@ class Target:
     protected: Container[str] = frozenset()
     outside: Outside = fresh_context
     created: set[str] = field(default_factory=set)
+    watch: Watch | None = None
 
     def namespace(self, collection: str) -> str:
         """`database.collection`, as messages name it."""
@@ -335,7 +349,8 @@ class Operation(ABC):
         """What a later attempt knows it by, as JSON; by default all of it."""
         pace = getattr(self, "pace", None)
         slow = pace.options() if pace else {}
-        return {name: value for name, value in self.to_json().items() if name not in slow}
+        beside = {*slow, "even_if_not_ours"}
+        return {name: value for name, value in self.to_json().items() if name not in beside}
 
     def reverse(self) -> Operation | None:
         """What undoes it where it found nothing before, or None where nothing can."""

@@ -248,18 +248,20 @@ class CreateView(Operation):
 class DropCollection(Operation):
     """A collection or view, with its documents and indexes, goes.
 
+    A downgrade refuses that for what no revision made, unless `even_if_not_ours` is said.
     `repoint_views` names what the views that read from it read from then; False says that it is
     meant that they find nothing.
     """
 
     collection: str
+    even_if_not_ours: bool = False
     repoint_views: str | bool | None = None
 
     verb: ClassVar[str] = "drop_collection"
     atomic: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, collection: str, *, repoint_views: Any) -> DropCollection:
+    def of(cls, collection: str, *, even_if_not_ours: bool, repoint_views: Any) -> DropCollection:
         """From the arguments of `op.drop_collection`, checked."""
         check_name(collection)
         if repoint_views is True or repoint_views == collection:
@@ -269,7 +271,7 @@ class DropCollection(Operation):
             )
         if isinstance(repoint_views, str):
             check_name(repoint_views)
-        return cls(collection, repoint_views)
+        return cls(collection, even_if_not_ours, repoint_views)
 
     @property
     def repeatable(self) -> bool:

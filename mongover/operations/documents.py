@@ -302,12 +302,16 @@ class Update(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Delete(Operation):
-    """All documents that a filter finds go."""
+    """All documents that a filter finds go.
+
+    The downgrade of a stamped revision refuses that, unless `even_if_not_ours` is said.
+    """
 
     collection: str
     filter: Document
     collation: dict[str, Any] | None = None
     pace: Pace | None = None
+    even_if_not_ours: bool = False
 
     verb: ClassVar[str] = "delete"
 
@@ -371,12 +375,16 @@ class AddField(Operation):
 
 @dataclass(frozen=True, slots=True)
 class RemoveField(Operation):
-    """A field goes from all documents that have it."""
+    """A field goes from all documents that have it.
+
+    A downgrade refuses that for one that its upgrade found, unless `even_if_not_ours` is said.
+    """
 
     collection: str
     field: str
     filter: Document | None = None
     pace: Pace | None = None
+    even_if_not_ours: bool = False
 
     verb: ClassVar[str] = "remove_field"
 

@@ -75,6 +75,7 @@ class Operations:
         NotInTransaction: It cannot run in the open transaction; nothing was sent.
         DuplicateValues: A unique index meets values that occur more than once.
         InvalidDocuments: Documents violate a new validator.
+        NotOurs: A downgrade would destroy what no revision made.
     """
 
     DELETE: Final = DELETE
@@ -90,14 +91,24 @@ class Operations:
         self.run(CreateCollection.of(name, options))
 
     def drop_collection(
-        self, name: str, *, repoint_views: str | Literal[False] | None = None
+        self,
+        name: str,
+        *,
+        even_if_not_ours: bool = False,
+        repoint_views: str | Literal[False] | None = None,
     ) -> None:
         """Drop a collection or view with all it holds; nothing happens when it is not there.
+
+        In a downgrade one that holds documents and that no revision made is refused, unless
+        `even_if_not_ours` is said; so it is with the other verbs that take it.
 
         Views that read from it are a warning, unless `repoint_views` names what they read from
         now, or is False.
         """
-        self.run(DropCollection.of(name, repoint_views=repoint_views))
+        drop = DropCollection.of(
+            name, even_if_not_ours=even_if_not_ours, repoint_views=repoint_views
+        )
+        self.run(drop)
 
     def rename_collection(
         self,
@@ -152,9 +163,9 @@ class Operations:
         """
         self.run(CreateIndexes.of(collection, indexes))
 
-    def drop_index(self, collection: str, index: Any) -> None:
+    def drop_index(self, collection: str, index: Any, *, even_if_not_ours: bool = False) -> None:
         """Drop an index by its name or keys; nothing happens when there is none."""
-        self.run(DropIndex.of(collection, index))
+        self.run(DropIndex.of(collection, index, even_if_not_ours=even_if_not_ours))
 
     def replace_index(
         self, collection: str, keys: Any, *, old: Any = None, **options: Unpack[IndexOptions]
@@ -250,12 +261,14 @@ class Operations:
         filter: Document,  # noqa: A002 - MongoDB's own word for it
         *,
         collation: Any = None,
+        even_if_not_ours: bool = False,
         **pace: Unpack[PaceOptions],
     ) -> None:
         """Delete all documents that the filter finds; `{}` means every one."""
         collation = None if collation is None else collation_document(collation)
         found = check_filter(filter, verb="delete")
-        self.run(Delete(check_name(collection), found, collation, Pace.of(pace)))
+        slow = Pace.of(pace)
+        self.run(Delete(check_name(collection), found, collation, slow, even_if_not_ours))
 
     def add_field(
         self,
@@ -276,12 +289,15 @@ class Operations:
         field: str,
         *,
         filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        even_if_not_ours: bool = False,
         **pace: Unpack[PaceOptions],
     ) -> None:
         """Take a field from all documents that have it."""
         if check_path(field) == "_id":
             raise OperationFailed("_id cannot be removed")
-        self.run(RemoveField(check_name(collection), field, filter or None, Pace.of(pace)))
+        slow = Pace.of(pace)
+        found = filter or None
+        self.run(RemoveField(check_name(collection), field, found, slow, even_if_not_ours))
 
     def rename_field(
         self,
@@ -475,6 +491,8 @@ class Operations:
         self._target.journal.check()
         if not self._target.transaction:
             self._target.journal.unrepeatable("op.db")
+        if self._target.watch is not None:
+            self._target.watch.escape()
         return self._target.db
 
     def log(self, text: str) -> None:
@@ -496,6 +514,9 @@ class Operations:
             journal.touched(name)
         if former is not None and former.outcome:
             return
+        if target.watch is not None:
+            with _translated(operation, target):
+                target.watch.begin(operation)
         journal.operation_started(operation)
         started = time.monotonic()
         with _translated(operation, target):

@@ -142,18 +142,22 @@ class CreateIndexes(Operation):
 
 @dataclass(frozen=True, slots=True)
 class DropIndex(Operation):
-    """An index goes, found by its name or by its keys."""
+    """An index goes, found by its name or by its keys.
+
+    A downgrade refuses that for what no revision made, unless `even_if_not_ours` is said.
+    """
 
     collection: str
     index: str | Keys
+    even_if_not_ours: bool = False
 
     verb: ClassVar[str] = "drop_index"
     atomic: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, collection: str, index: Any) -> DropIndex:
+    def of(cls, collection: str, index: Any, *, even_if_not_ours: bool = False) -> DropIndex:
         """From the arguments of `op.drop_index`, checked."""
-        return cls(check_name(collection), reference(index))
+        return cls(check_name(collection), reference(index), even_if_not_ours)
 
     @property
     def repeatable(self) -> bool:
@@ -166,7 +170,8 @@ class DropIndex(Operation):
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """Collection and index."""
-        return [self.collection, _rendered_reference(self.index)], {}
+        more = {"even_if_not_ours": True} if self.even_if_not_ours else {}
+        return [self.collection, _rendered_reference(self.index)], more
 
     def refused(self, target: Target) -> str:
         """The server refuses it."""

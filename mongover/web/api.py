@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -201,7 +202,10 @@ class Endpoints:
         body: Annotated[models.MigrationDowngrade, Body()],
     ) -> Response:
         """Revert what stands above a target, in reverse order of application."""
-        order = self._order(request, query, Direction.DOWN, body.target)
+        order = replace(
+            self._order(request, query, Direction.DOWN, body.target),
+            allow_data_loss=tuple(body.allowDataLoss),
+        )
         document = partial(shapes.downgrade_document, redaction=self._service.redaction)
         return await self._carry_out(request, query, order, document)
 

@@ -73,6 +73,12 @@ class MigrationDowngrade(Asked):
     target: TargetText = Field(
         description="`-1`, `users@-1`, `users@base`, `base`, or the revision that stays: `0004`."
     )
+    allowDataLoss: list[TargetText] = Field(  # noqa: N815 - JSON
+        default=[],
+        max_length=100,
+        description="Collections (or `collection.index`, `collection.field`) that may be destroyed"
+        " even though no revision made them.",
+    )
 
 
 class MigrationCollection(Answer):
@@ -136,6 +142,20 @@ class MigrationStep(Answer):
     transaction: bool
 
 
+class MigrationLoss(Answer):
+    """Something that a downgrade would destroy."""
+
+    revision: str
+    what: Literal["collection", "view", "index", "field", "documents"]
+    collection: str
+    name: str | None = Field(description="Of an index or a field.")
+    documents: int | None = Field(description="About how many; null where nobody can say.")
+    ours: bool = Field(description="Whether a revision made it.")
+    certain: bool = Field(description="False where the code may leave it alone.")
+    refused: bool = Field(description="Whether it needs `allowDataLoss`.")
+    message: str = Field(description="The same in a sentence.")
+
+
 class MigrationPlan(Answer):
     """What a run would do."""
 
@@ -143,6 +163,10 @@ class MigrationPlan(Answer):
     target: str
     steps: list[MigrationStep]
     notices: list[str] = Field(description="What a person should read before it runs.")
+    destroys: list[MigrationLoss] = Field(
+        description="What a downgrade would destroy, as far as its text tells."
+    )
+    unforeseen: list[str] = Field(description="What that text does not tell.")
     reaches: list[str] = Field(description="Other schemas that a downgrade goes into.")
     running: list[str] = Field(description="Revisions in its way that another process runs now.")
     nothing: str = Field(description="Why there are no steps; empty when there are some.")
@@ -200,6 +224,10 @@ class MigrationRecord(Answer):
     by: MigrationAuthor
     collections: list[str]
     warnings: list[str]
+    adopted: bool = Field(description="Whether it was stamped, so that its upgrade never ran.")
+    effects: list[dict[str, str]] | None = Field(
+        description="What it made, found and took away; null where an older release wrote it."
+    )
     error: dict[str, Any] | None
     file: str | None
 

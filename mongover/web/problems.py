@@ -105,6 +105,12 @@ _KINDS: Final[Mapping[type[errors.MongoverError], _Kind]] = {
     errors.TargetError: _Kind(422, "unknown-target", "The target names nothing"),
     errors.UsageError: _Kind(422, "bad-request", "The request makes no sense"),
     errors.Irreversible: _Kind(409, "irreversible", "A revision has no downgrade"),
+    errors.NotOurs: _Kind(
+        409,
+        "not-ours",
+        "A downgrade would destroy what no revision made",
+        hint="name what may be destroyed in `allowDataLoss` of the body",
+    ),
     errors.RevisionError: _FAILED,
     errors.TransactionsUnsupported: _Kind(
         409, "transactions-unsupported", "The database has no transactions"

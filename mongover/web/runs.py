@@ -12,6 +12,7 @@ from collections import OrderedDict
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -25,6 +26,8 @@ from mongover.web.problems import SERVER_ERROR, problem_of
 from mongover.web.shapes import event_document, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mongover.events import Event
     from mongover.migrator import Migrator, RunResult
     from mongover.web.feed import Feed
@@ -43,13 +46,17 @@ class Busy(LockHeld):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What was asked for, by whom, and how many seconds to wait for another run to end."""
+    """What was asked for, by whom, and how many seconds to wait for another run to end.
+
+    `allow_data_loss` names what a downgrade may destroy although no revision made it.
+    """
 
     direction: Direction
     target: str
     by: str
     schema: str | None = None
     lock_wait: float = 0.0
+    allow_data_loss: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         verb = "upgrade" if self.direction is Direction.UP else "downgrade"
@@ -281,11 +288,10 @@ class Runs:
             document = event_document(event, self._redaction)
             self._feed.publish(type(event).__name__, document, run=run.id)
 
-        act = (
-            self._migrator.upgrade
-            if run.order.direction is Direction.UP
-            else self._migrator.downgrade
-        )
+        act: Callable[..., RunResult] = self._migrator.upgrade
+        if run.order.direction is Direction.DOWN:
+            allowed = run.order.allow_data_loss
+            act = partial(self._migrator.downgrade, allow_data_loss=allowed)
         wait = max(0.0, run.order.lock_wait - run.seconds)
         return act(run.order.target, lock_wait=wait, run=run.id, listener=hear, stop=run.stop)
 

@@ -155,6 +155,8 @@ export function planView(plan) {
     plan.steps.length ? h("ol", { class: "steps", tabindex: "0", "aria-label": "Steps of the plan" }, steps) : null,
     plan.reaches.length && !plan.notices.length ? h("p", { class: "warning" }, "It also goes into ", plan.reaches.flatMap((name, index) => [index ? ", " : null, chip(name)]), ", which depends on what is reverted.") : null,
     plan.running.length ? h("p", { class: "warning" }, `Another process runs ${plan.running.join(", ")} now.`) : null,
+    plan.destroys.map((one) => h("p", one.refused ? { class: "warning" } : {}, said(one.message))),
+    plan.unforeseen.map((text) => h("p", { class: "warning" }, "What this destroys cannot be foreseen: ", said(text))),
     plan.notices.map((text) => h("p", { class: "warning" }, said(text))),
   ];
 }
