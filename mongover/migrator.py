@@ -22,6 +22,7 @@ from mongover.events import ignore
 from mongover.graph import Graph, Targets, number_of
 from mongover.mending import acceptance_of, change_of, file_of, path_of, resolution_of, stamps
 from mongover.plan import (
+    Problem,
     applied_in_order,
     find_problems,
     find_revision,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from mongover.doctor import Finding
     from mongover.events import Listener
     from mongover.lease import LeaseState
-    from mongover.plan import Plan, Problem
+    from mongover.plan import Plan
     from mongover.records import Change, LogEntry, Record, Resolution
     from mongover.rejects import Rejected, Retried
     from mongover.revision import Revision, RevisionFiles
@@ -193,8 +194,16 @@ class Migrator:
             return forewarned(plan, lambda: turn.store.server.info().transactions)
 
     def check(self) -> tuple[Problem, ...]:
-        """What is wrong with the files by themselves; asks no server."""
-        return tuple(find_problems(self._files(), {}, sources=_no_sources))
+        """What is wrong with the files by themselves, and with their code; asks no server."""
+        from mongover.bodies import find_faults  # noqa: PLC0415 - the verbs are heavy
+
+        files = self._files()
+        faults = [
+            Problem(revision.id, "unrunnable", error.message, error.hint, error)
+            for revision in files.revisions.values()
+            for error in find_faults(revision)
+        ]
+        return (*find_problems(files, {}, sources=_no_sources), *faults)
 
     def verify(self) -> tuple[Problem, ...]:
         """Every record against every file."""
@@ -551,6 +560,8 @@ class Migrator:
     def _open(self) -> Store:
         from mongover.store import open_store  # noqa: PLC0415 - the driver is heavy
 
+        if self.config.unready is not None:
+            raise self.config.unready
         with self._opening:  # threads of a web server share one migrator
             if self._opened is None:
                 self._opened = open_store(self.config, environ=self._environ, stack=self._stack)

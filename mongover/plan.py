@@ -91,9 +91,9 @@ class Plan:
 class Problem:
     """Something that is wrong, or worth knowing when there is no `error`.
 
-    `kind` is one of: unreadable, duplicate, unknown-parent, cycle, multiple-heads, edited, missing,
-    ahead, blocked, out-of-order, bad-record; without an error: reformatted, failed, interrupted,
-    degraded.
+    `kind` is one of: unreadable, duplicate, unknown-parent, cycle, multiple-heads, unrunnable,
+    edited, missing, ahead, blocked, out-of-order, bad-record; without an error: reformatted,
+    failed, interrupted, degraded.
     """
 
     revision: str | None

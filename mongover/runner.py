@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from mongover import events, records
+from mongover.bodies import refuse_misuse
 from mongover.checkpointing import LongWork, OnceOnly, goes_on
 from mongover.errors import (
     Interrupted,
@@ -214,9 +215,13 @@ def load_scripts(plan: Plan, *, project: Path) -> list[Script]:
     """Every script of the plan, imported before the first one runs; `project` is importable.
 
     Raises:
-        InvalidRevision: one cannot be imported or lacks what the plan needs of it.
+        InvalidRevision: one cannot be imported, lacks what the plan needs of it, or asks of `op`
+            what it has not.
     """
-    return [load_script(step.revision, paths=(project,)) for step in plan.steps]
+    scripts = [load_script(step.revision, paths=(project,)) for step in plan.steps]
+    for step in plan.steps:
+        refuse_misuse(step.revision, "upgrade" if step.direction is Direction.UP else "downgrade")
+    return scripts
 
 
 def refuse_transactions(plan: Plan, *, available: bool) -> None:

@@ -39,6 +39,7 @@ FLOORS = {
     "transaction": 2,
     "rebase": 3,
     "plan": 3,
+    "bodies": 3,
     "holding": 3,
     "store": 3,
     "checkpointing": 3,

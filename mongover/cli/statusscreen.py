@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mongover.cli.moment import place_words
-from mongover.cli.output import Paint
+from mongover.cli.output import Paint, place
 from mongover.cli.text import (
     NOTHING,
     count,
@@ -121,11 +121,14 @@ def running_line(one: Running) -> str:
     return ", ".join([*parts, *place_words(one.ranges, one.ranges_done, one.reached)])
 
 
-def show_problems(output: Output, problems: Sequence[Problem]) -> None:
-    """Each problem with the command that ends it."""
+def show_problems(output: Output, problems: Sequence[Problem], *, places: bool = False) -> None:
+    """Each problem with the command that ends it and, with `places`, the line that it is about."""
     for problem in problems:
         mark = Paint("⚠", "yellow") if problem.error is not None else "·"
         output.data(mark, f" {problem.message}")
+        where = problem.error.where if places and problem.error is not None else None
+        if where is not None and where.line is not None:
+            output.data("    at ", place(where))
         if problem.hint:
             output.data("    → ", problem.hint)
     if problems:
