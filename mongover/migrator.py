@@ -142,9 +142,15 @@ class Migrator:
         return tuple(known[revision] for revision in sorted(ids, key=_by_number))
 
     def heads(self) -> tuple[Revision, ...]:
-        """The newest revision of every line, from the files alone."""
+        """The newest revision of every line, from the files alone.
+
+        Raises:
+            CycleError: a line runs in a circle, and ends nowhere.
+        """
         files = self._files()
         graph = Graph(files.revisions.values())
+        for schema in graph.schemas:
+            graph.check_circles(schema)
         ids = [head for schema in graph.schemas for head in graph.heads(schema)]
         return tuple(files.revisions[revision] for revision in sorted(ids, key=_by_number))
 
@@ -452,9 +458,12 @@ class Migrator:
 
         Raises:
             UsageError: the line has no two heads.
+            CycleError: it runs in a circle.
         """
         files = self._files()
-        heads = Graph(files.revisions.values()).heads(schema)
+        graph = Graph(files.revisions.values())
+        graph.check_circles(schema)
+        heads = graph.heads(schema)
         if len(heads) < 2:  # noqa: PLR2004 - a merge is of two at least
             name = schema or "the unnamed line"
             raise UsageError(

@@ -24,6 +24,7 @@ from mongover.errors import (
     MultipleHeads,
     OutOfOrder,
     UnknownTarget,
+    UsageError,
     Where,
 )
 from mongover.graph import NO_NUMBER, SHOWN, Graph, Node, Targets, name_of, number_of
@@ -274,6 +275,7 @@ def plan_downgrade(
 
     Raises:
         TargetError: the target names nothing.
+        UsageError: the target is not applied, and nothing above it is.
         FilesError: files that the plan needs do not hold together.
         HistoryError: files and history disagree on something that the plan needs, or the order of
             application cannot be told.
@@ -283,6 +285,8 @@ def plan_downgrade(
     for error in _shared_places(case).values():
         raise error
     selection = Targets(case.graph, case.applied).downgrade(target)
+    if not selection.ids:
+        _refuse_upward(case, target, selection)
     order = _downward(case, selection)
     notices = [line for each in order for line in _examine_downgrade(case, each)]
     running = _running(case, order)
@@ -482,6 +486,30 @@ def _downward(case: _Case, selection: Selection) -> list[str]:
     case.graph.check(known)
     scope &= case.graph.ancestors(known)
     return case.graph.order(scope, rank=latest_first, reverse=True)
+
+
+def _refuse_upward(case: _Case, target: str, selection: Selection) -> None:
+    """Refuse a downgrade to what is neither applied nor below anything that is."""
+    far = [each for each in selection.stays if each not in case.done]
+    far = [each for each in far if _state(case, each) not in RUNNING]
+    if not far:
+        return
+    name = target.strip()
+    what = f"{far[0]} is not applied" if name == far[0] else f"{name} ({far[0]}) is not applied"
+    schema = case.graph.nodes[far[0]].schema
+    raise UsageError(
+        f"a downgrade goes down, and {what}: {_standing(case, schema)}",
+        hint=f"mongover upgrade {name}, or a target that is applied",
+        after=_NOTHING_RUN,
+    )
+
+
+def _standing(case: _Case, schema: str | None) -> str:
+    line = [each for each in case.applied if case.graph.nodes[each].schema == schema]
+    current = [each for each in line if case.done.isdisjoint(case.graph.in_line(each, up=True))]
+    if not current:
+        return f"no revision of {name_of(schema)} is"
+    return f"{name_of(schema)} stands at {', '.join(current[:SHOWN])}"
 
 
 _AT_ONCE: Final = -(2**63)  # before every sequence: what is not applied holds nothing up
@@ -689,6 +717,8 @@ def _head_problems(case: _Case, wrong: Mapping[str, MongoverError]) -> Iterator[
     for schema, line in case.graph.lines.items():
         try:
             case.graph.check_heads(schema, applied=case.done)
+        except CycleError:
+            continue  # it is a problem of its own
         except MultipleHeads as error:
             if wrong.keys().isdisjoint(line):
                 yield _problem(case.graph.heads(schema)[-1], "multiple-heads", error)
@@ -802,7 +832,7 @@ def _nothing_up(case: _Case, selection: Selection, running: Sequence[str]) -> st
     if selection.lines:
         head = ", ".join(case.graph.heads(selection.lines[0]))
         return f"nothing to do: {name_of(selection.lines[0])} is at {head}, its head"
-    verb = "is" if len(selection.ids) == 1 else "are"
+    verb = "are" if len(selection.ids) > 1 else "is"
     names = ", ".join(selection.ids) or "all that is current"
     return f"nothing to do: {names} {verb} applied already"
 
@@ -815,4 +845,6 @@ def _nothing_down(case: _Case, target: str, selection: Selection, running: Seque
     if target.strip().endswith("base"):
         lines = ", ".join(name_of(schema) for schema in selection.lines)
         return f"nothing to do: no revision of {lines} is applied"
-    return f"nothing to do: no revision above {target} is applied"
+    above = f"nothing to do: no revision above {target.strip()} is applied"
+    lines = ", ".join(name_of(schema) for schema in selection.lines)
+    return above if selection.whole or not lines else f"{above} in {lines}"
