@@ -103,6 +103,11 @@ class Problem:
     hint: str
     error: MongoverError | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether somebody must do something about it; a file that was reformatted may stay so."""
+        return self.kind != "reformatted"
+
     def to_json(self) -> dict[str, str | None]:
         """The problem as the CLI's `--json` and the HTTP API show it."""
         return {

@@ -137,7 +137,7 @@ def show_problems(output: Output, problems: Sequence[Problem], *, places: bool =
 
 def totals_line(status: Status) -> str:
     """`4 applied, 2 pending, 0 problems. Last: 0004 create schedules, …`."""
-    problems = count(sum(one.error is not None for one in status.problems), "problem")
+    problems = count(sum(one.waits for one in status.problems), "problem")
     line = f"{status.applied:,} applied, {len(status.pending):,} pending, {problems}."
     return line if status.last is None else f"{line} Last: {last_note(status.last)}."
 
