@@ -153,7 +153,7 @@ class Graph:
         return UnknownParent(
             f"{node.id} {link} {missing}, which has no file",
             hint=f'write "{same}" for "{missing}"' if same else hint,
-            where=None if node.path is None else Where(node.path),
+            where=_file_of(node),
             after="nothing was run.",
         )
 
@@ -315,7 +315,7 @@ class Graph:
             "the links form a circle: " + " needs ".join((*cycle, cycle[0])),
             hint="correct down_revision or depends_on of one of them",
             notes=[describe(self.nodes[each]) for each in cycle[:SHOWN]],
-            where=None if first.path is None else Where(first.path),
+            where=_file_of(first),
             after="nothing was run.",
         )
 
@@ -355,6 +355,7 @@ class Graph:
             hint=moved + joined,
             notes=[describe(self.nodes[head]) for head in heads[:SHOWN]]
             + [f"{name} cannot be read, and may join them" for name in self.broken],
+            where=_file_of(self.nodes[(free or heads)[-1]]),
             after="nothing was run.",
         )
 
@@ -374,12 +375,16 @@ def _reach(ids: Iterable[str], links: Mapping[str, Iterable[str]]) -> set[str]:
     return reached
 
 
+def _file_of(node: Linked) -> Where | None:
+    return None if node.path is None else Where(node.path)
+
+
 def _other_line(node: Linked, parent: Linked) -> UnknownParent:
     return UnknownParent(
         f"{node.id} ({name_of(node.schema)}) revises {parent.id}, which is in"
         f" {name_of(parent.schema)}: down_revision stays within a line",
         hint=f'write depends_on = "{parent.id}" in {node.id} instead',
-        where=None if node.path is None else Where(node.path),
+        where=_file_of(node),
         after="nothing was run.",
     )
 

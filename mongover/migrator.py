@@ -28,6 +28,7 @@ from mongover.plan import (
     find_revision,
     known_graph,
     status_rows,
+    told_apart,
 )
 from mongover.rebase import rebase
 from mongover.records import Direction
@@ -459,12 +460,15 @@ class Migrator:
         Raises:
             UsageError: the line has no two heads.
             CycleError: it runs in a circle.
+            FilesError: it has no two heads, but a file cannot be read that may be one.
         """
         files = self._files()
         graph = Graph(files.revisions.values())
         graph.check_circles(schema)
         heads = graph.heads(schema)
         if len(heads) < 2:  # noqa: PLR2004 - a merge is of two at least
+            for error in files.broken.values():
+                raise error
             name = schema or "the unnamed line"
             raise UsageError(
                 f"{name} has no two heads to merge",
@@ -498,7 +502,7 @@ class Migrator:
         if record is not None:
             raise UsageError(
                 f"{record.revision} stands in the history ({record.state}), so it keeps its id",
-                hint="`mongover merge` joins two heads of a line",
+                hint=_instead(files, known, record.revision),
             )
         return tuple(rebase(files, target))
 
@@ -625,6 +629,14 @@ def _written(
     """Make the one change of a record, and return the record as it then is."""
     (revision,) = turn.write(request, changes)
     return cast("Record", turn.store.history.read_one(revision))  # no record is ever deleted
+
+
+def _instead(files: RevisionFiles, known: Mapping[str, Record], revision: str) -> str:
+    """What to do when a revision must keep its number."""
+    twice = told_apart(files, known).broken.get(revision)
+    if twice is not None:
+        return twice.hint
+    return "`mongover merge` joins two heads of a line"
 
 
 def _padded(revision: str) -> str:

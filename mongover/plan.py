@@ -7,7 +7,7 @@ notice at most. `find_problems` looks at everything and raises nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -29,7 +29,7 @@ from mongover.errors import (
 )
 from mongover.graph import NO_NUMBER, SHOWN, Graph, Node, Targets, name_of, number_of
 from mongover.records import RUNNING, STOPPED, Direction, Outcome, Record, State, Subject
-from mongover.revision import compare, difference
+from mongover.revision import compare, difference, duplicate_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -245,7 +245,7 @@ def plan_upgrade(
     case = _look(files, records, sources)
     selection = Targets(case.graph, case.applied).upgrade(target)
     if selection.whole:
-        _refuse_unreadable(files)
+        _refuse_unreadable(case.files)
     scope = case.graph.ancestors(selection.ids)
     case.graph.check(scope)
     order = case.graph.order(scope, rank=lambda each: each not in case.done)
@@ -316,11 +316,11 @@ def find_problems(
 ) -> list[Problem]:
     """Everything wrong with files and history, blocking or not; raises nothing of its own."""
     case = _look(files, records, sources)
-    unreadable = set(files.broken.values())
+    unreadable = set(case.files.broken.values())
     wrong = case.graph.problems()
     problems = [
         _problem(name, "duplicate" if isinstance(error, DuplicateRevision) else "unreadable", error)
-        for name, error in files.broken.items()
+        for name, error in case.files.broken.items()
     ]
     problems += [
         _problem(name, "cycle" if isinstance(error, CycleError) else "unknown-parent", error)
@@ -359,11 +359,28 @@ def status_rows(files: RevisionFiles, records: Mapping[str, Record]) -> list[Sta
 def _look(
     files: RevisionFiles, records: Mapping[str, Record], sources: Callable[[str], str]
 ) -> _Case:
+    files = told_apart(files, records)
     applied = applied_in_order(records)
     graph = known_graph(files, records)
     numbers = [number_of(each)[0] for each in (*files.revisions, *files.broken)]
     newest = max((each for each in numbers if each < NO_NUMBER), default=-1)
     return _Case(files, records, sources, graph, applied, frozenset(applied), newest)
+
+
+def told_apart(files: RevisionFiles, records: Mapping[str, Record]) -> RevisionFiles:
+    """The files, with the history's word on which of those with one number keeps it."""
+    if not any(isinstance(error, DuplicateRevision) for error in files.broken.values()):
+        return files
+    kept = {record.file for record in records.values() if _left_something(record)}
+    made: dict[MongoverError, MongoverError] = {}
+    for error in files.broken.values():
+        paths = error.paths if isinstance(error, DuplicateRevision) else ()
+        first = next((path for path in paths if path.name in kept), None)
+        others = [path for path in paths if path.name not in kept]
+        if first is not None and others:
+            made[error] = duplicate_of(paths, others[-1], applied=first.name)
+    broken = {name: made.get(error, error) for name, error in files.broken.items()}
+    return replace(files, broken=broken)
 
 
 def _as_applied(revision: Revision, record: Record | None) -> Linked:
