@@ -27,7 +27,16 @@ from mongover.errors import (
     UsageError,
     Where,
 )
-from mongover.graph import NO_NUMBER, SHOWN, Graph, Node, Targets, name_of, number_of
+from mongover.graph import (
+    NO_NUMBER,
+    SHOWN,
+    Graph,
+    Node,
+    Targets,
+    name_of,
+    number_of,
+    parse_target,
+)
 from mongover.records import RUNNING, STOPPED, Direction, Outcome, Record, State, Subject
 from mongover.revision import compare, difference, duplicate_of
 
@@ -86,6 +95,23 @@ class Plan:
             ],
             "notices": list(self.notices),
         }
+
+
+def rest_of(plan: Plan, index: int) -> str:
+    """The target that asks for the steps from this one on, and for none beyond the plan's last.
+
+    A walk from where the history stands grew shorter with every step that ran.
+    """
+    target = parse_target(plan.target)
+    if not target.steps or target.name not in ("", "current"):
+        return plan.target
+    line = target.line
+    if target.name:  # the walk was along the line that is worked on last
+        line = plan.steps[-1].revision.schema or ""
+    left = [each.revision.schema or "" for each in plan.steps[index:]]
+    count = len(left) if line is None else left.count(line)
+    before = "" if line is None else f"{line}@"
+    return f"{before}{'+' if plan.direction is Direction.UP else '-'}{count}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -644,14 +670,18 @@ def _blocked(case: _Case, record: Record) -> Blocked:
     what = "upgrade" if record.direction is Direction.UP else "downgrade"
     resolve = f'mongover resolve {record.revision} --retry | --applied | --reverted --reason "…"'
     return Blocked(
-        f"{record.revision} stopped half-way: its {what} {_ending(record)},"
-        " and what it left is not known",
+        f"{record.revision} stopped half-way: its {what} {_ending(record)}, and {_unknown(record)}",
         hint=resolve
         if record.blocked
         else f"finish it with `{_again(case, record)}`, or {resolve}",
         notes=_error_notes(record),
         after=_NOTHING_RUN,
     )
+
+
+def _unknown(record: Record) -> str:
+    """What is not known of a revision that stopped half-way."""
+    return "what it left is not known" if record.blocked else "it is not finished"
 
 
 def _again(case: _Case, record: Record) -> str:
@@ -681,8 +711,8 @@ def _who(record: Record) -> str:
 
 def _error_notes(record: Record) -> list[str]:
     error = record.error or {}
-    said = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
-    return [said] if said else []
+    said = dict.fromkeys(str(error[key]) for key in ("type", "message") if error.get(key))
+    return [": ".join(said)] if said else []
 
 
 def _edited(case: _Case, record: Record) -> Edited:
