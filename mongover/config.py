@@ -145,6 +145,8 @@ class Config:
         root: The folder of the configuration file, or the working folder.
         source: The configuration file, where there is one.
         warnings: What is odd but does not stop a command, a sentence each.
+        unready: What the environment lacks to ask a server; `load_config` lets it pass only for
+            those who need no database.
 
     Raises:
         ConfigError: a value is not what its key allows.
@@ -201,6 +203,7 @@ class Config:
     root: Path = field(default_factory=Path.cwd)
     source: Path | None = None
     warnings: tuple[str, ...] = ()
+    unready: ConfigError | None = None
 
     def __post_init__(self) -> None:
         given = {setting.name: getattr(self, setting.name) for setting in settings()}
@@ -253,10 +256,14 @@ class _Given:
     base: Path
     where: Where | None = None
     expanded: bool = False  # it came out of the environment: it is not shown
+    unset: ConfigError | None = None  # the variable that it needs and that there is not
 
 
 def _checked(given: Mapping[str, _Given]) -> dict[str, Any]:
     """The values of the keys given, each of the type that `Config` promises."""
+    for each in given.values():
+        if each.unset is not None:
+            raise each.unset
     known = {setting.name: setting for setting in settings()}
     values = {name: _plain(each.value, known[name].kind) for name, each in given.items()}
     parsed = {name: value for name, value in values.items() if _must_parse(value, known[name])}
@@ -445,7 +452,8 @@ def load_config(
         overrides: Values by key, such as flags give them; None stands for "not given".
         environ: The environment; an empty variable counts as not set.
         cwd: From where relative folders of flags and variables count.
-        needs_database: False for commands that only look at files.
+        needs_database: False for commands that only look at files: what the server is asked
+            with may then wait for variables that are not set.
 
     Raises:
         ConfigError: a file is missing or unreadable, a key is unknown, a value is wrong, a
@@ -453,20 +461,42 @@ def load_config(
     """
     file = _file(path, environ, cwd)
     given = _merge(file, overrides, environ, cwd)
-    values = _checked(given)
+    values, unready = _settled(given)
+    if needs_database and unready is not None:
+        raise unready
     config = Config(
         **values,
         root=cwd if file is None else file.path.parent,
         source=None if file is None else file.path,
         warnings=tuple(_odd_variables(environ)),
+        unready=unready,
     )
     if needs_database and not config.database:
-        raise ConfigError(
-            f"no database is named: {config.safe_url} has none in its path",
-            hint=f"set `database` in {_place(file)}, or {PREFIX}DATABASE, or --database"
-            + ("; `mongover init` makes a project" if file is None else ""),
-        )
+        raise _no_database(config, file)
     return config
+
+
+def _settled(given: Mapping[str, _Given]) -> tuple[dict[str, Any], ConfigError | None]:
+    """The values that are checked, and why some that come from the environment are left out.
+
+    Without a server nothing but the folder of the revisions matters: a variable that is not set,
+    or is empty where a pipeline has no secrets, is no concern of who looks at files alone.
+    """
+    try:
+        return _checked(given), None
+    except ConfigError as error:
+        certain = {
+            name: each for name, each in given.items() if name == "versions" or not each.expanded
+        }
+        return _checked(certain), error
+
+
+def _no_database(config: Config, file: _File | None) -> ConfigError:
+    return ConfigError(
+        f"no database is named: {config.safe_url} has none in its path",
+        hint=f"set `database` in {_place(file)}, or {PREFIX}DATABASE, or --database"
+        + ("; `mongover init` makes a project" if file is None else ""),
+    )
 
 
 def _place(file: _File | None) -> str:
@@ -644,7 +674,8 @@ def _from_file(file: _File, key: str, environ: Mapping[str, str]) -> _Given:
     try:
         value = expand(raw, environ)
     except _UnsetError as error:
-        raise ConfigError(f"{label}: `{key}` {error}", hint=error.hint, where=where) from None
+        unset = ConfigError(f"{label}: `{key}` {error}", hint=error.hint, where=where)
+        return _Given(raw, label, file.path.parent, where, expanded=True, unset=unset)
     return _Given(value, label, file.path.parent, where, expanded=value != raw)
 
 

@@ -141,9 +141,10 @@ class InvalidRevision(FilesError):
 
 
 class DuplicateRevision(FilesError):
-    """Two files carry one revision id."""
+    """Two files carry one revision id; `paths` are those that do, where they are known."""
 
     code = "MGV011"
+    paths: tuple[Path, ...] = ()
 
 
 class UnknownParent(FilesError):

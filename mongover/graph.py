@@ -153,7 +153,7 @@ class Graph:
         return UnknownParent(
             f"{node.id} {link} {missing}, which has no file",
             hint=f'write "{same}" for "{missing}"' if same else hint,
-            where=None if node.path is None else Where(node.path),
+            where=_file_of(node),
             after="nothing was run.",
         )
 
@@ -203,6 +203,18 @@ class Graph:
     def descendants(self, ids: Iterable[str]) -> set[str]:
         """The given revisions and everything that needs them."""
         return _reach(ids, self._children)
+
+    def above(self, ids: Iterable[str]) -> set[str]:
+        """What stands on the given revisions in their own lines, without them."""
+        given = set(ids)
+        reached = set(given)
+        stack = list(given)
+        while stack:
+            for child in self.in_line(stack.pop(), up=True):
+                if child not in reached:
+                    reached.add(child)
+                    stack.append(child)
+        return reached - given
 
     def order(
         self,
@@ -303,16 +315,34 @@ class Graph:
             "the links form a circle: " + " needs ".join((*cycle, cycle[0])),
             hint="correct down_revision or depends_on of one of them",
             notes=[describe(self.nodes[each]) for each in cycle[:SHOWN]],
-            where=None if first.path is None else Where(first.path),
+            where=_file_of(first),
             after="nothing was run.",
         )
 
-    def check_heads(self, schema: str | None, *, applied: Collection[str] = ()) -> None:
-        """Refuse a line with more than one head.
+    def check_circles(self, schema: str | None) -> None:
+        """Refuse a line of which a part leads to no head: only a circle does that.
 
         Raises:
+            CycleError: shows the circle; what an upgrade of the line would have to end at is not
+                known.
+        """
+        below = set(self.heads(schema))
+        stack = list(below)
+        while stack:
+            for parent in self.in_line(stack.pop(), up=False):
+                if parent not in below:
+                    below.add(parent)
+                    stack.append(parent)
+        self.order([each for each in self.lines.get(schema, ()) if each not in below])
+
+    def check_heads(self, schema: str | None, *, applied: Collection[str] = ()) -> None:
+        """Refuse a line that does not have one head, above all of it.
+
+        Raises:
+            CycleError: its links form a circle.
             MultipleHeads: names the heads with their files, and how to join them.
         """
+        self.check_circles(schema)
         heads = self.heads(schema)
         if len(heads) < 2:  # noqa: PLR2004  # "multiple" begins at two
             return
@@ -325,6 +355,7 @@ class Graph:
             hint=moved + joined,
             notes=[describe(self.nodes[head]) for head in heads[:SHOWN]]
             + [f"{name} cannot be read, and may join them" for name in self.broken],
+            where=_file_of(self.nodes[(free or heads)[-1]]),
             after="nothing was run.",
         )
 
@@ -344,12 +375,16 @@ def _reach(ids: Iterable[str], links: Mapping[str, Iterable[str]]) -> set[str]:
     return reached
 
 
+def _file_of(node: Linked) -> Where | None:
+    return None if node.path is None else Where(node.path)
+
+
 def _other_line(node: Linked, parent: Linked) -> UnknownParent:
     return UnknownParent(
         f"{node.id} ({name_of(node.schema)}) revises {parent.id}, which is in"
         f" {name_of(parent.schema)}: down_revision stays within a line",
         hint=f'write depends_on = "{parent.id}" in {node.id} instead',
-        where=None if node.path is None else Where(node.path),
+        where=_file_of(node),
         after="nothing was run.",
     )
 
@@ -426,12 +461,14 @@ class Selection:
     """What a target picks: revisions, and the lines that it speaks of.
 
     For an upgrade `ids` are to be applied with everything that they need, and each of `lines`
-    must have one head. For a downgrade `ids` are to be reverted with all that stands on them.
+    must have one head. For a downgrade `ids` are to be reverted with all that stands on them, and
+    `stays` are the revisions at which it ends, where the target names some.
     """
 
     ids: tuple[str, ...]
     lines: tuple[str | None, ...]
     whole: bool = False  # the target speaks of every line that there is
+    stays: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,7 +495,7 @@ class Targets:
                     hint=f"mongover downgrade {target.text}",
                 )
             return Selection(self._next(target, lines), lines, whole=target.line is None)
-        if name == "base":
+        if name == "base" and name == target.rest:
             raise UsageError(
                 f"an upgrade goes up, and {target.text} is below everything",
                 hint=f"mongover downgrade {target.text}",
@@ -469,7 +506,10 @@ class Targets:
         return Selection(ids, (target.rest,) if self._names_schema(target) else ())
 
     def downgrade(self, text: str) -> Selection:
-        """What a downgrade to the target must revert; with all that stands on it.
+        """What a downgrade to the target must revert: what is applied above it in its line.
+
+        Revisions of other lines are reverted with what they stand on, and only then: what stays
+        keeps those that depend on it.
 
         Raises:
             TargetError: the target names nothing, or goes too far.
@@ -486,15 +526,17 @@ class Targets:
                 )
             ids = self._last(target, lines)
             return Selection(ids, self._lines_of(ids))
-        if self._names_schema(target):
-            return Selection((), (target.rest,))
-        if name == target.rest and name in WORDS:
-            reverted = self._applied_in(lines) if name == "base" else []
-            return Selection(tuple(reversed(reverted)), lines, whole=target.line is None)
+        if name == "base" and name == target.rest:
+            reverted = tuple(reversed(self._applied_in(lines)))
+            return Selection(reverted, lines, whole=target.line is None)
         ids = self._ids(target)
-        above = self.graph.descendants(ids).difference(ids)
+        above = self.graph.above(ids)
+        whole = target.line is None and name == target.rest and name in WORDS
         return Selection(
-            tuple(each for each in reversed(self.applied) if each in above), self._lines_of(ids)
+            tuple(each for each in reversed(self.applied) if each in above),
+            lines if whole else self._lines_of(ids) or lines,
+            whole=whole,
+            stays=ids,
         )
 
     def one(self, text: str) -> str:
@@ -609,21 +651,28 @@ class Targets:
         """The revisions that a target with a name stands for, its walk walked."""
         name, lines = self._name(target), self._lines(target)
         if self._names_schema(target):
-            return self.graph.heads(name)
+            return self._heads([name])
         ids = self._named(target, name, lines)
         if name == target.rest or not target.steps:
             return ids
         return (self._walk(target, self._single(target, ids)),)
 
+    def _heads(self, lines: Iterable[str | None]) -> tuple[str, ...]:
+        found: list[str] = []
+        for schema in lines:
+            self.graph.check_circles(schema)
+            found.extend(self.graph.heads(schema))
+        return tuple(found)
+
     def _named(self, target: Target, name: str, lines: Collection[str | None]) -> tuple[str, ...]:
         if name in ("head", "heads"):
-            return tuple(head for schema in lines for head in self.graph.heads(schema))
+            return self._heads(lines)
         if name == "base":
             return tuple(base for schema in lines for base in self.graph.bases(schema))
         if name == "current":
             return self._current(lines)
         if target.line is None and name in self.graph.lines:
-            return self.graph.heads(name)
+            return self._heads([name])
         return (self._find(target, name, lines),)
 
     def _current(self, lines: Collection[str | None]) -> tuple[str, ...]:
@@ -679,7 +728,12 @@ class Targets:
         )
 
     def _walk(self, target: Target, start: str) -> str:
+        """The walk from a revision; from `base`, where nothing is applied, its first step is it."""
         here, left, met = start, abs(target.steps), {start}
+        if target.name == "base":
+            if target.steps < 0:
+                self._too_far(target, start, 0)
+            left -= 1
         while left:
             following = self.graph.in_line(here, up=target.steps > 0)
             if len(following) > 1:
@@ -695,8 +749,9 @@ class Targets:
     def _too_far(self, target: Target, start: str, walked: int) -> NoReturn:
         schema = self.graph.nodes[start].schema
         side, end = ("above", "head") if target.steps > 0 else ("below", "base")
+        from_ = "base" if target.name == "base" else start
         raise WalkTooFar(
-            f"{target.text} goes too far: there {_steps(walked)} {side} {start}"
+            f"{target.text} goes too far: there {_steps(walked)} {side} {from_}"
             f" in {name_of(schema)}",
             hint=f"the end is {schema or ''}@{end}",
         )

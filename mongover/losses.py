@@ -126,7 +126,7 @@ class _Look:
 
     def step(self, step: Step, ours: Ours) -> None:
         """Foresee one downgrade."""
-        blind = False
+        blind = step.continues  # nobody sees here which operations an earlier attempt finished
         for seen in foresee(step.revision.code, "downgrade"):
             if isinstance(seen, Unforeseen):
                 blind = True

@@ -22,11 +22,13 @@ from mongover.events import ignore
 from mongover.graph import Graph, Targets, number_of
 from mongover.mending import acceptance_of, change_of, file_of, path_of, resolution_of, stamps
 from mongover.plan import (
+    Problem,
     applied_in_order,
     find_problems,
     find_revision,
     known_graph,
     status_rows,
+    told_apart,
 )
 from mongover.rebase import rebase
 from mongover.records import Direction
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from mongover.doctor import Finding
     from mongover.events import Listener
     from mongover.lease import LeaseState
-    from mongover.plan import Plan, Problem
+    from mongover.plan import Plan
     from mongover.records import Change, LogEntry, Record, Resolution
     from mongover.rejects import Rejected, Retried
     from mongover.revision import Revision, RevisionFiles
@@ -141,9 +143,15 @@ class Migrator:
         return tuple(known[revision] for revision in sorted(ids, key=_by_number))
 
     def heads(self) -> tuple[Revision, ...]:
-        """The newest revision of every line, from the files alone."""
+        """The newest revision of every line, from the files alone.
+
+        Raises:
+            CycleError: a line runs in a circle, and ends nowhere.
+        """
         files = self._files()
         graph = Graph(files.revisions.values())
+        for schema in graph.schemas:
+            graph.check_circles(schema)
         ids = [head for schema in graph.schemas for head in graph.heads(schema)]
         return tuple(files.revisions[revision] for revision in sorted(ids, key=_by_number))
 
@@ -202,8 +210,16 @@ class Migrator:
             return forewarned(plan, lambda: turn.store.server.info().transactions)
 
     def check(self) -> tuple[Problem, ...]:
-        """What is wrong with the files by themselves; asks no server."""
-        return tuple(find_problems(self._files(), {}, sources=_no_sources))
+        """What is wrong with the files by themselves, and with their code; asks no server."""
+        from mongover.bodies import find_faults  # noqa: PLC0415 - the verbs are heavy
+
+        files = self._files()
+        faults = [
+            Problem(revision.id, "unrunnable", error.message, error.hint, error)
+            for revision in files.revisions.values()
+            for error in find_faults(revision)
+        ]
+        return (*find_problems(files, {}, sources=_no_sources), *faults)
 
     def verify(self) -> tuple[Problem, ...]:
         """Every record against every file."""
@@ -458,10 +474,16 @@ class Migrator:
 
         Raises:
             UsageError: the line has no two heads.
+            CycleError: it runs in a circle.
+            FilesError: it has no two heads, but a file cannot be read that may be one.
         """
         files = self._files()
-        heads = Graph(files.revisions.values()).heads(schema)
+        graph = Graph(files.revisions.values())
+        graph.check_circles(schema)
+        heads = graph.heads(schema)
         if len(heads) < 2:  # noqa: PLR2004 - a merge is of two at least
+            for error in files.broken.values():
+                raise error
             name = schema or "the unnamed line"
             raise UsageError(
                 f"{name} has no two heads to merge",
@@ -495,7 +517,7 @@ class Migrator:
         if record is not None:
             raise UsageError(
                 f"{record.revision} stands in the history ({record.state}), so it keeps its id",
-                hint="`mongover merge` joins two heads of a line",
+                hint=_instead(files, known, record.revision),
             )
         return tuple(rebase(files, target))
 
@@ -566,6 +588,8 @@ class Migrator:
     def _open(self) -> Store:
         from mongover.store import open_store  # noqa: PLC0415 - the driver is heavy
 
+        if self.config.unready is not None:
+            raise self.config.unready
         with self._opening:  # threads of a web server share one migrator
             if self._opened is None:
                 self._opened = open_store(self.config, environ=self._environ, stack=self._stack)
@@ -625,6 +649,14 @@ def _written(
 def _names(given: Collection[str]) -> frozenset[str]:
     """Names as a set; one name alone is meant as one, not as its letters."""
     return frozenset((given,) if isinstance(given, str) else given)
+
+
+def _instead(files: RevisionFiles, known: Mapping[str, Record], revision: str) -> str:
+    """What to do when a revision must keep its number."""
+    twice = told_apart(files, known).broken.get(revision)
+    if twice is not None:
+        return twice.hint
+    return "`mongover merge` joins two heads of a line"
 
 
 def _padded(revision: str) -> str:

@@ -7,7 +7,7 @@ notice at most. `find_problems` looks at everything and raises nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -24,11 +24,21 @@ from mongover.errors import (
     MultipleHeads,
     OutOfOrder,
     UnknownTarget,
+    UsageError,
     Where,
 )
-from mongover.graph import NO_NUMBER, SHOWN, Graph, Node, Targets, name_of, number_of
+from mongover.graph import (
+    NO_NUMBER,
+    SHOWN,
+    Graph,
+    Node,
+    Targets,
+    name_of,
+    number_of,
+    parse_target,
+)
 from mongover.records import RUNNING, STOPPED, Direction, Outcome, Record, State, Subject
-from mongover.revision import compare, difference
+from mongover.revision import compare, difference, duplicate_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -110,13 +120,30 @@ class Plan:
         }
 
 
+def rest_of(plan: Plan, index: int) -> str:
+    """The target that asks for the steps from this one on, and for none beyond the plan's last.
+
+    A walk from where the history stands grew shorter with every step that ran.
+    """
+    target = parse_target(plan.target)
+    if not target.steps or target.name not in ("", "current"):
+        return plan.target
+    line = target.line
+    if target.name:  # the walk was along the line that is worked on last
+        line = plan.steps[-1].revision.schema or ""
+    left = [each.revision.schema or "" for each in plan.steps[index:]]
+    count = len(left) if line is None else left.count(line)
+    before = "" if line is None else f"{line}@"
+    return f"{before}{'+' if plan.direction is Direction.UP else '-'}{count}"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something that is wrong, or worth knowing when there is no `error`.
 
-    `kind` is one of: unreadable, duplicate, unknown-parent, cycle, multiple-heads, edited, missing,
-    ahead, blocked, out-of-order, bad-record; without an error: reformatted, failed, interrupted,
-    degraded.
+    `kind` is one of: unreadable, duplicate, unknown-parent, cycle, multiple-heads, unrunnable,
+    edited, missing, ahead, blocked, out-of-order, bad-record; without an error: reformatted,
+    failed, interrupted, degraded.
     """
 
     revision: str | None
@@ -124,6 +151,11 @@ class Problem:
     message: str
     hint: str
     error: MongoverError | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody must do something about it; a file that was reformatted may stay so."""
+        return self.kind != "reformatted"
 
     def to_json(self) -> dict[str, str | None]:
         """The problem as the CLI's `--json` and the HTTP API show it."""
@@ -262,7 +294,7 @@ def plan_upgrade(
     case = _look(files, records, sources)
     selection = Targets(case.graph, case.applied).upgrade(target)
     if selection.whole:
-        _refuse_unreadable(files)
+        _refuse_unreadable(case.files)
     scope = case.graph.ancestors(selection.ids)
     case.graph.check(scope)
     order = case.graph.order(scope, rank=lambda each: each not in case.done)
@@ -297,6 +329,7 @@ def plan_downgrade(
 
     Raises:
         TargetError: the target names nothing.
+        UsageError: the target is not applied, and nothing above it is.
         FilesError: files that the plan needs do not hold together.
         HistoryError: files and history disagree on something that the plan needs, or the order of
             application cannot be told.
@@ -306,6 +339,8 @@ def plan_downgrade(
     for error in _shared_places(case).values():
         raise error
     selection = Targets(case.graph, case.applied).downgrade(target)
+    if not selection.ids:
+        _refuse_upward(case, target, selection)
     order = _downward(case, selection)
     notices = [line for each in order for line in _examine_downgrade(case, each)]
     running = _running(case, order)
@@ -330,11 +365,11 @@ def find_problems(
 ) -> list[Problem]:
     """Everything wrong with files and history, blocking or not; raises nothing of its own."""
     case = _look(files, records, sources)
-    unreadable = set(files.broken.values())
+    unreadable = set(case.files.broken.values())
     wrong = case.graph.problems()
     problems = [
         _problem(name, "duplicate" if isinstance(error, DuplicateRevision) else "unreadable", error)
-        for name, error in files.broken.items()
+        for name, error in case.files.broken.items()
     ]
     problems += [
         _problem(name, "cycle" if isinstance(error, CycleError) else "unknown-parent", error)
@@ -373,11 +408,28 @@ def status_rows(files: RevisionFiles, records: Mapping[str, Record]) -> list[Sta
 def _look(
     files: RevisionFiles, records: Mapping[str, Record], sources: Callable[[str], str]
 ) -> _Case:
+    files = told_apart(files, records)
     applied = applied_in_order(records)
     graph = known_graph(files, records)
     numbers = [number_of(each)[0] for each in (*files.revisions, *files.broken)]
     newest = max((each for each in numbers if each < NO_NUMBER), default=-1)
     return _Case(files, records, sources, graph, applied, frozenset(applied), newest)
+
+
+def told_apart(files: RevisionFiles, records: Mapping[str, Record]) -> RevisionFiles:
+    """The files, with the history's word on which of those with one number keeps it."""
+    if not any(isinstance(error, DuplicateRevision) for error in files.broken.values()):
+        return files
+    kept = {record.file for record in records.values() if _left_something(record)}
+    made: dict[MongoverError, MongoverError] = {}
+    for error in files.broken.values():
+        paths = error.paths if isinstance(error, DuplicateRevision) else ()
+        first = next((path for path in paths if path.name in kept), None)
+        others = [path for path in paths if path.name not in kept]
+        if first is not None and others:
+            made[error] = duplicate_of(paths, others[-1], applied=first.name)
+    broken = {name: made.get(error, error) for name, error in files.broken.items()}
+    return replace(files, broken=broken)
 
 
 def _as_applied(revision: Revision, record: Record | None) -> Linked:
@@ -507,6 +559,30 @@ def _downward(case: _Case, selection: Selection) -> list[str]:
     return case.graph.order(scope, rank=latest_first, reverse=True)
 
 
+def _refuse_upward(case: _Case, target: str, selection: Selection) -> None:
+    """Refuse a downgrade to what is neither applied nor below anything that is."""
+    far = [each for each in selection.stays if each not in case.done]
+    far = [each for each in far if _state(case, each) not in RUNNING]
+    if not far:
+        return
+    name = target.strip()
+    what = f"{far[0]} is not applied" if name == far[0] else f"{name} ({far[0]}) is not applied"
+    schema = case.graph.nodes[far[0]].schema
+    raise UsageError(
+        f"a downgrade goes down, and {what}: {_standing(case, schema)}",
+        hint=f"mongover upgrade {name}, or a target that is applied",
+        after=_NOTHING_RUN,
+    )
+
+
+def _standing(case: _Case, schema: str | None) -> str:
+    line = [each for each in case.applied if case.graph.nodes[each].schema == schema]
+    current = [each for each in line if case.done.isdisjoint(case.graph.in_line(each, up=True))]
+    if not current:
+        return f"no revision of {name_of(schema)} is"
+    return f"{name_of(schema)} stands at {', '.join(current[:SHOWN])}"
+
+
 _AT_ONCE: Final = -(2**63)  # before every sequence: what is not applied holds nothing up
 
 
@@ -630,9 +706,11 @@ def _blocked(case: _Case, record: Record) -> Blocked:
 def _unknown(record: Record) -> str:
     """What is not known of a revision that stopped half-way."""
     ledger = record.ledger
-    if record.blocked and ledger is None:
+    if not record.blocked:
+        return "it is not finished"
+    if ledger is None:
         return "the release of mongover that ran it did not note what was done"
-    if ledger is not None and ledger.blocked and ledger.begun is not None:
+    if ledger.blocked and ledger.begun is not None:
         return f"how far `{ledger.begun.operation}` came is not known"
     return "what it left is not known"
 
@@ -664,8 +742,8 @@ def _who(record: Record) -> str:
 
 def _error_notes(record: Record) -> list[str]:
     error = record.error or {}
-    said = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
-    return [said] if said else []
+    said = dict.fromkeys(str(error[key]) for key in ("type", "message") if error.get(key))
+    return [": ".join(said)] if said else []
 
 
 def _edited(case: _Case, record: Record) -> Edited:
@@ -722,6 +800,8 @@ def _head_problems(case: _Case, wrong: Mapping[str, MongoverError]) -> Iterator[
     for schema, line in case.graph.lines.items():
         try:
             case.graph.check_heads(schema, applied=case.done)
+        except CycleError:
+            continue  # it is a problem of its own
         except MultipleHeads as error:
             if wrong.keys().isdisjoint(line):
                 yield _problem(case.graph.heads(schema)[-1], "multiple-heads", error)
@@ -835,7 +915,7 @@ def _nothing_up(case: _Case, selection: Selection, running: Sequence[str]) -> st
     if selection.lines:
         head = ", ".join(case.graph.heads(selection.lines[0]))
         return f"nothing to do: {name_of(selection.lines[0])} is at {head}, its head"
-    verb = "is" if len(selection.ids) == 1 else "are"
+    verb = "are" if len(selection.ids) > 1 else "is"
     names = ", ".join(selection.ids) or "all that is current"
     return f"nothing to do: {names} {verb} applied already"
 
@@ -848,4 +928,6 @@ def _nothing_down(case: _Case, target: str, selection: Selection, running: Seque
     if target.strip().endswith("base"):
         lines = ", ".join(name_of(schema) for schema in selection.lines)
         return f"nothing to do: no revision of {lines} is applied"
-    return f"nothing to do: no revision above {target} is applied"
+    above = f"nothing to do: no revision above {target.strip()} is applied"
+    lines = ", ".join(name_of(schema) for schema in selection.lines)
+    return above if selection.whole or not lines else f"{above} in {lines}"

@@ -221,7 +221,7 @@ def read_revisions(folder: Path) -> RevisionFiles:
     for entries in numbered:
         paths = [folder / entry.name for entry in entries]
         if len(paths) > 1:
-            error = _duplicate(paths)
+            error = duplicate_of(paths, _newest(entries, paths))
             broken.update({_file_id(path): error for path in paths})
             continue
         try:
@@ -309,13 +309,43 @@ def _unnumbered(path: Path) -> InvalidRevision:
     )
 
 
-def _duplicate(paths: Sequence[Path]) -> DuplicateRevision:
+def duplicate_of(
+    paths: Sequence[Path], moved: Path, *, applied: str | None = None
+) -> DuplicateRevision:
+    """The error of files with one number; `moved` is the one that shall get another.
+
+    Only the history knows which of them is `applied` and keeps its number; without it the newer
+    one is named, and the reader told to look.
+    """
     names = " and ".join(path.name for path in paths)
-    return DuplicateRevision(
-        f"{len(paths)} files carry the number {_file_id(paths[0])}: {names}",
-        hint=f"give one of them the next free number: mongover rebase {paths[-1].name}",
-        notes=[str(path) for path in paths],
+    which = (
+        f"{applied} is in the history and keeps it; give the other the next free number"
+        if applied
+        else "give one of them the next free number, the one that is applied nowhere"
+        " (`mongover status` tells)"
     )
+    error = DuplicateRevision(
+        f"{len(paths)} files carry the number {_file_id(paths[0])}: {names}",
+        hint=f"{which}: mongover rebase {moved.name}",
+        notes=[str(path) for path in paths],
+        where=Where(moved),
+    )
+    error.paths = tuple(paths)
+    return error
+
+
+def _newest(entries: Sequence[os.DirEntry[str]], paths: Sequence[Path]) -> Path:
+    """The file that says that it was created last; the last by name where that is not told."""
+
+    def created(number: int) -> tuple[str, int]:
+        try:
+            text = _read(entries[number], paths[number]).decode("utf-8", "replace")
+        except InvalidRevision:
+            text = ""
+        found = _CREATED.search(text)
+        return ("" if found is None else found[1], number)
+
+    return paths[max(range(len(paths)), key=created)]
 
 
 def _decode(path: Path, data: bytes) -> str:

@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from mongover import events, records
+from mongover.bodies import refuse_misuse
 from mongover.checkpointing import LongWork
 from mongover.errors import (
     Blocked,
@@ -33,7 +34,7 @@ from mongover.operations.base import Former
 from mongover.operations.checkpoints import fingerprint
 from mongover.operations.ownership import Ownership
 from mongover.ours import Ours
-from mongover.plan import subject_of
+from mongover.plan import rest_of, subject_of
 from mongover.records import Attempt, Direction, Outcome, State
 from mongover.script import load_script, where_in
 from mongover.stop import StopNow
@@ -312,9 +313,13 @@ def load_scripts(plan: Plan, *, project: Path) -> list[Script]:
     """Every script of the plan, imported before the first one runs; `project` is importable.
 
     Raises:
-        InvalidRevision: one cannot be imported or lacks what the plan needs of it.
+        InvalidRevision: one cannot be imported, lacks what the plan needs of it, or asks of `op`
+            what it has not.
     """
-    return [load_script(step.revision, paths=(project,)) for step in plan.steps]
+    scripts = [load_script(step.revision, paths=(project,)) for step in plan.steps]
+    for step in plan.steps:
+        refuse_misuse(step.revision, "upgrade" if step.direction is Direction.UP else "downgrade")
+    return scripts
 
 
 def refuse_transactions(plan: Plan, *, available: bool) -> None:
@@ -502,7 +507,7 @@ def _execute(  # noqa: PLR0917 - one private step of run_plan
     except BaseException as error:
         if _landed(step, error, around):
             return None
-        explained = _explain(step, journal, error, around)
+        explained = _explain(step, journal, error, around, way_on=_way_on(plan, index))
         _record_stop(step, journal, error, explained, around)
         _tell_failure(plan, index, journal, error, around)
         if explained is error:
@@ -610,7 +615,7 @@ def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> C
         journal.attempt,
         State.INTERRUPTED if _is_interruption(error) else State.FAILED,
         outcome=journal.outcome,
-        error=describe(error, around.redact),
+        error=_described(error, around),
         duration_ms=journal.milliseconds,
         ledger=journal.passage.ledger,
         effects=None if journal.attempt.transaction else journal.ownership.effects,
@@ -626,8 +631,15 @@ def _is_interruption(error: BaseException) -> bool:
     return isinstance(error, (StopNow, KeyboardInterrupt))
 
 
+def _described(error: BaseException, around: Surroundings) -> dict[str, Any]:
+    """The error for record and listener; a stop that was asked for is named by what it means."""
+    if _is_interruption(error):
+        return describe(Interrupted("the run was asked to stop"), around.redact)
+    return describe(error, around.redact)
+
+
 def _explain(
-    step: Step, journal: StepJournal, error: BaseException, around: Surroundings
+    step: Step, journal: StepJournal, error: BaseException, around: Surroundings, *, way_on: str
 ) -> MongoverError:
     """The error that a person should read for what ended a revision's code."""
     revision = step.revision
@@ -643,7 +655,7 @@ def _explain(
     if _is_interruption(error):
         return Interrupted(
             f"{revision.id} was interrupted",
-            hint=_way_out(step) if journal.blocks else _way_on(step),
+            hint=_way_out(step) if journal.blocks else way_on,
             after="its record says so, and the lock was released.",
         )
     return RevisionFailed(
@@ -651,7 +663,7 @@ def _explain(
         where=where,
         notes=_driver_notes(error, around),
         after=recorded,
-        hint=_way_out(step) if journal.blocks else f"mend it, then {_way_on(step)}",
+        hint=_way_out(step) if journal.blocks else f"mend it, then {way_on}",
     )
 
 
@@ -677,8 +689,10 @@ def _verb(step: Step) -> str:
     return "upgrade" if step.direction is Direction.UP else "downgrade"
 
 
-def _way_on(step: Step) -> str:
-    return f"`mongover {_verb(step)}` goes on from there"
+def _way_on(plan: Plan, index: int) -> str:
+    target = rest_of(plan, index)
+    words = "" if target == "head" and plan.direction is Direction.UP else f" {target}"
+    return f"`mongover {_verb(plan.steps[index])}{words}` goes on from there"
 
 
 def _way_out(step: Step) -> str:
@@ -690,10 +704,9 @@ def _way_out(step: Step) -> str:
 
 def _stopped_between(plan: Plan, index: int) -> Interrupted:
     done, following = plan.steps[index].revision.id, plan.steps[index + 1].revision.id
-    verb = _verb(plan.steps[index])
     return Interrupted(
         f"stopped after {done}, as asked; {following} was not started",
-        hint=f"`mongover {verb} {plan.target}` goes on from there",
+        hint=_way_on(plan, index + 1),
         after=f"{index + 1} of {len(plan.steps)} revisions ran, and the lock was released.",
     )
 
@@ -734,7 +747,7 @@ def _tell_failure(
             total=len(plan.steps),
             seconds=journal.milliseconds / 1_000,
             state="interrupted" if _is_interruption(error) else "failed",
-            message=describe(error, around.redact)["message"],
+            message=_described(error, around)["message"],
         )
     )
 

@@ -80,7 +80,7 @@ def load_script(revision: Revision, *, paths: Sequence[Path] = ()) -> Script:
         InvalidRevision: the code cannot be compiled or imported, or a function of it cannot be
             called as `upgrade(op)`; says which line.
     """
-    code = _compile(revision)
+    code = compile_script(revision)
     module = ModuleType(f"mongover_revision_{revision.id}_{id(code):x}")
     module.__file__ = str(revision.path)
     places = (*paths, Path.cwd(), revision.path.parent.absolute())
@@ -88,12 +88,24 @@ def load_script(revision: Revision, *, paths: Sequence[Path] = ()) -> Script:
         _execute(code, module, revision)
     upgrade = _function(revision, module, "upgrade")
     if upgrade is None:
-        raise InvalidRevision(
-            f"{revision.path.name} has no upgrade(op)",
-            hint="add a function `def upgrade(op): …` to the file",
-            where=Where(revision.path),
-        )
+        raise lacks_upgrade(revision)
     return Script(revision, upgrade, _function(revision, module, "downgrade"), module, places)
+
+
+def lacks_upgrade(revision: Revision) -> InvalidRevision:
+    """The error of a file without the one function that every revision has."""
+    return InvalidRevision(
+        f"{revision.path.name} has no upgrade(op)",
+        hint="add a function `def upgrade(op): …` to the file",
+        where=Where(revision.path),
+    )
+
+
+def is_called_wrongly(revision: Revision, name: str, problem: str, where: Where) -> InvalidRevision:
+    """The error of a function that cannot be called with `op` as its one argument."""
+    return InvalidRevision(
+        f"{name} of {revision.path.name} {problem}", hint=_PLAIN.format(name=name), where=where
+    )
 
 
 def where_in(path: Path, traceback: TracebackType | None) -> Where | None:
@@ -124,7 +136,12 @@ def _importable(module: ModuleType, paths: Sequence[Path]) -> Iterator[None]:
                 sys.path.remove(path)
 
 
-def _compile(revision: Revision) -> CodeType:
+def compile_script(revision: Revision) -> CodeType:
+    """The whole text of a revision, compiled and not run.
+
+    Raises:
+        InvalidRevision: it is no Python; says which line.
+    """
     try:
         return compile(revision.code, str(revision.path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -171,11 +188,7 @@ def _function(revision: Revision, module: ModuleType, name: str) -> Callable[[An
         return None
     problem = _problem(function)
     if problem is not None:
-        raise InvalidRevision(
-            f"{name} of {revision.path.name} {problem}",
-            hint=_PLAIN.format(name=name),
-            where=_place(revision.path, function),
-        )
+        raise is_called_wrongly(revision, name, problem, _place(revision.path, function))
     checked: Callable[[Any], Any] = function
     return checked
 

@@ -42,6 +42,7 @@ FLOORS = {
     "rebase": 3,
     "plan": 3,
     "foresight": 3,
+    "bodies": 3,
     "holding": 3,
     "store": 3,
     "checkpointing": 3,

@@ -486,7 +486,7 @@ def test_a_failed_downgrade_of_an_earlier_releases_record_stays_what_it_was(
     with pytest.raises(RevisionFailed):
         down(project)
     assert "effects" not in project.record()
-    project.write("0001", CREATE, DROP)
+    project.write("0001", CREATE, f'op.create_index("a", "b")\n{DROP}')
     assert down(project).revisions == ("0001",)
 
 

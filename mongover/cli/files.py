@@ -142,8 +142,11 @@ def edit(app: App, target: str) -> None:
 
     The editor is $VISUAL, else $EDITOR, else the first that is found.
     """
-    with app.migrator() as migrator:
-        path = _file_of(migrator, target)
+    with app.migrator(needs_database=False) as migrator:
+        path = _file_named(migrator, target)
+    if path is None:
+        with app.migrator() as migrator:
+            path = _file_of(migrator, target)
     open_editor(path, app.environ)
     if app.settings.json:
         app.output.document({"path": relative(path)})
@@ -160,8 +163,9 @@ def edit(app: App, target: str) -> None:
 def check(app: App, form: str) -> int:
     """Check the revision files, without a server.
 
-    Each file can be read, each schema has one head, no number stands twice, no link is broken.
-    Exit code 4 when something is wrong.
+    Each file can be read, each schema has one head, no number stands twice, no link is broken, and
+    the code below the headers can be run: it is Python, its functions take op, and op has what they
+    use. Exit code 4 when something is wrong.
     """
     with app.migrator(needs_database=False) as migrator:
         problems = migrator.check()
@@ -171,18 +175,29 @@ def check(app: App, form: str) -> int:
 def tell_problems(app: App, problems: Sequence[Problem], *, good: str, form: str = "text") -> int:
     """Show what is wrong, or say that nothing is; the exit code."""
     if app.settings.json:
-        app.output.document({"problems": [problem.to_json() for problem in problems]})
+        app.output.document({"problems": [_placed(problem) for problem in problems]})
     elif form == "github":
         for problem in problems:
             app.output.verbatim(annotation(problem) + "\n")
     else:
-        show_problems(app.output, problems)
+        show_problems(app.output, problems, places=True)
     wrong = sum(problem.error is not None for problem in problems)
     if not wrong:
         app.output.result(good)
         return 0
     app.output.talk(count(wrong, "problem"))
     return _DISAGREE
+
+
+def _placed(problem: Problem) -> dict[str, str | int | None]:
+    """The problem as a document, with its code and its place in a file where it has one."""
+    error = problem.error
+    where = None if error is None else error.where
+    return problem.to_json() | {
+        "code": None if error is None else error.code,
+        "path": None if where is None else relative(where.path),
+        "line": None if where is None else where.line,
+    }
 
 
 def annotation(problem: Problem) -> str:
@@ -207,11 +222,14 @@ def _github(text: str, more: str = "") -> str:
     return text
 
 
-def _file_of(migrator: Migrator, target: str) -> Path:
-    """The file of a revision; one that cannot be read is found by its name, without a server."""
+def _file_named(migrator: Migrator, target: str) -> Path | None:
+    """The one file whose name begins with an id, if it can be read or not; needs no server."""
     named = sorted(migrator.config.versions.glob(f"{glob.escape(target)}_*.py"))
-    if len(named) == 1:
-        return named[0]
+    return named[0] if len(named) == 1 else None
+
+
+def _file_of(migrator: Migrator, target: str) -> Path:
+    """The file of the revision that a target names in files and history."""
     shown = migrator.show(target)
     if shown.revision is None:
         raise MissingFile(f"{target} has no file", hint=f"mongover restore {target}")

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from mongover.cli.output import Output
     from mongover.records import LogEntry, Record
     from mongover.revision import Revision
+    from mongover.survey import Status
 
+_DISAGREE = 4
 _PENDING = 6
 _MESSAGE = 60
 _MARKS = {
@@ -39,12 +41,17 @@ _MARKS = {
 
 @click.command("status", cls=Command)
 @click.option("--schema", metavar="NAME", help="Only this schema.")
-@click.option("--check", is_flag=True, help="Exit 6 when a revision is pending.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Exit 6 when something is pending, 4 when a problem is in its way.",
+)
 def status(app: App, schema: str | None, check: bool) -> int:  # noqa: FBT001 - a flag of the command line
     """Show each schema and what is pending.
 
     Works on revision files that cannot be imported, and shows each problem with the command that
-    ends it. Exit codes with --check: 0 up to date, 6 something is pending.
+    ends it. Exit codes with --check: 0 up to date, 4 files and history disagree, 6 something is
+    pending.
     """
     with app.migrator() as migrator:
         state = migrator.status(schema=schema)
@@ -52,7 +59,14 @@ def status(app: App, schema: str | None, check: bool) -> int:  # noqa: FBT001 - 
         app.output.document(state.to_json())
     else:
         show_status(app.output, state)
-    return _PENDING if check and state.pending else 0
+    return _verdict(state) if check else 0
+
+
+def _verdict(state: Status) -> int:
+    """What stops an upgrade goes before what it would do."""
+    if any(problem.error is not None for problem in state.problems):
+        return _DISAGREE
+    return _PENDING if state.pending else 0
 
 
 @click.command("current", cls=Command)

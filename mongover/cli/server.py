@@ -125,6 +125,8 @@ def mongod(app: App) -> int:
     from mongover.embedded import open_embedded, parse_embedded  # noqa: PLC0415 - only this command needs it
 
     with app.migrator(needs_database=False) as migrator:
+        if migrator.config.unready is not None:
+            raise migrator.config.unready
         url = migrator.config.url.reveal()
         folder = parse_embedded(url)
         if folder is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mongover.cli.moment import place_words
-from mongover.cli.output import Paint
+from mongover.cli.output import Paint, place
 from mongover.cli.text import (
     NOTHING,
     count,
@@ -121,11 +121,14 @@ def running_line(one: Running) -> str:
     return ", ".join([*parts, *place_words(one.ranges, one.ranges_done, one.reached)])
 
 
-def show_problems(output: Output, problems: Sequence[Problem]) -> None:
-    """Each problem with the command that ends it."""
+def show_problems(output: Output, problems: Sequence[Problem], *, places: bool = False) -> None:
+    """Each problem with the command that ends it and, with `places`, the line that it is about."""
     for problem in problems:
         mark = Paint("⚠", "yellow") if problem.error is not None else "·"
         output.data(mark, f" {problem.message}")
+        where = problem.error.where if places and problem.error is not None else None
+        if where is not None and where.line is not None:
+            output.data("    at ", place(where))
         if problem.hint:
             output.data("    → ", problem.hint)
     if problems:
@@ -134,7 +137,7 @@ def show_problems(output: Output, problems: Sequence[Problem]) -> None:
 
 def totals_line(status: Status) -> str:
     """`4 applied, 2 pending, 0 problems. Last: 0004 create schedules, …`."""
-    problems = count(sum(one.error is not None for one in status.problems), "problem")
+    problems = count(sum(one.waits for one in status.problems), "problem")
     line = f"{status.applied:,} applied, {len(status.pending):,} pending, {problems}."
     return line if status.last is None else f"{line} Last: {last_note(status.last)}."
 

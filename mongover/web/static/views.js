@@ -4,18 +4,22 @@ import { age, chip, count, duration, h, many, moment, person, prose, said } from
 
 const PAGE = 50;
 
+/** Whether somebody must do something about it; a file that was reformatted may stay so. */
+const waits = (problem) => problem.kind !== "reformatted";
+
 /** `4 applied`, `2 pending`, `0 problems`. */
 export function figures(catalogue) {
   const { revisions, problems } = catalogue;
   const applied = revisions.filter((one) => one.applied).length;
-  const pairs = [[applied, "applied", ""], [revisions.length - applied, "pending", "is-pending"], [problems.length, problems.length === 1 ? "problem" : "problems", "is-bad"]];
+  const wrong = problems.filter(waits).length;
+  const pairs = [[applied, "applied", ""], [revisions.length - applied, "pending", "is-pending"], [wrong, wrong === 1 ? "problem" : "problems", "is-bad"]];
   return pairs.map(([number, word, kind]) => h("span", { class: `figure ${number ? kind : ""}` }, h("strong", {}, count(number)), ` ${word}`));
 }
 
 /** What is wrong, a line each. */
 export function problemList(problems) {
   return problems.map((problem) => h("li", {},
-    h("span", { class: "tag is-bad" }, problem.kind), " ",
+    h("span", { class: waits(problem) ? "tag is-bad" : "tag" }, problem.kind), " ",
     prose(problem.message),
     problem.hint ? h("div", { class: "hint" }, "next: ", prose(problem.hint)) : null));
 }
@@ -81,8 +85,9 @@ export function lockView(lock, now) {
   if (lock === null) return h("p", { class: "soft" }, "Free. Nothing ever ran here.");
   const state = lock.owner === null ? "free" : lock.held ? "held" : "expired";
   if (state === "free") {
+    const last = lock.holder.user || lock.holder.host ? person(lock.holder) : null;
     return [h("p", {}, h("span", { class: "tag is-applied" }, "free")),
-      facts([["held last by", lock.holder.user || lock.holder.host ? said(person(lock.holder)) : null], ["until", moment(lock.heartbeatAt)], ["fence", String(lock.fence)]])];
+      facts([["held last by", last && said(last)], ["until", last && moment(lock.expiresAt)], ["fence", String(lock.fence)]])];
   }
   return [
     h("p", {}, h("span", { class: `tag ${state === "held" ? "is-running" : "is-bad"}` }, state)),
