@@ -37,9 +37,9 @@ from pymongo import MongoClient, UpdateOne  # noqa: E402 - the same
 from pymongo.monitoring import CommandListener, register  # noqa: E402 - the same
 from pymongo.write_concern import WriteConcern  # noqa: E402 - the same
 
-from mongover import events  # noqa: E402 - the checkout beside this script is measured
-from mongover.collector import collect_seldom  # noqa: E402 - as above
 from mongover.migrator import Migrator  # noqa: E402 - as above
+from mongover.process import collect_seldom  # noqa: E402 - as above
+from mongover.running import events  # noqa: E402 - the checkout beside this script is measured
 from tests.servers import run_replica_set, run_standalone  # noqa: E402 - as above
 
 if TYPE_CHECKING:

@@ -5,8 +5,12 @@ The public names are loaded when they are first used, so that `import mongover` 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from mongover.version import __version__
 
 if TYPE_CHECKING:
     from mongover.config import Config
@@ -14,7 +18,6 @@ if TYPE_CHECKING:
     from mongover.migrator import Migrator
     from mongover.operations import Operation, Operations
 
-__version__ = "0.1.0"
 __all__ = ["Config", "Migrator", "MongoverError", "Operation", "Operations", "__version__"]
 
 _HOMES = {
@@ -24,6 +27,22 @@ _HOMES = {
     "Operation": "mongover.operations",
     "Operations": "mongover.operations",
 }
+
+
+class _Alias(ModuleType):
+    """A documented module under the name that it had before it moved; loaded at its first use."""
+
+    def __init__(self, name: str, home: str) -> None:
+        super().__init__(name)
+        self.__dict__["_home"] = home
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # the import system asks for these
+            raise AttributeError(name)
+        return getattr(import_module(self.__dict__["_home"]), name)
+
+
+sys.modules["mongover.embedded"] = _Alias("mongover.embedded", "mongover.database.embedded")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,70 +10,60 @@ import difflib
 import os
 import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, cast
 
-from mongover.authoring import next_id, restore_file, write_revision
-from mongover.catalogue import catalogue
-from mongover.config import load_config
+from mongover.config.load import load_config
+from mongover.config.urls import redact
 from mongover.errors import UnknownTarget, UsageError, Where
-from mongover.events import ignore
-from mongover.graph import Graph, Targets, number_of
-from mongover.mending import acceptance_of, change_of, file_of, path_of, resolution_of, stamps
-from mongover.plan import (
-    Problem,
-    applied_in_order,
-    find_problems,
-    find_revision,
-    known_graph,
-    status_rows,
-    told_apart,
+from mongover.history.record import Direction
+from mongover.planning.case import applied_in_order, find_revision, known_graph, told_apart
+from mongover.planning.corrections import (
+    acceptance_of,
+    change_of,
+    file_of,
+    path_of,
+    resolution_of,
+    stamps,
 )
-from mongover.rebase import rebase
-from mongover.records import Direction
-from mongover.revision import normalise_text, read_revisions
-from mongover.stop import Stop
-from mongover.turn import Request, RunResult, Turn, someone_runs
-from mongover.urls import redact
+from mongover.planning.graph import Graph, number_of
+from mongover.planning.lines import status_rows
+from mongover.planning.problems import Problem, find_problems
+from mongover.planning.targets import Targets
+from mongover.report.catalogue import catalogue
+from mongover.report.shown import LoggedEntry, Shown
+from mongover.revisions.folder import read_revisions
+from mongover.revisions.rebase import rebase
+from mongover.revisions.text import normalise_text
+from mongover.revisions.write import next_id, restore_file, write_revision
+from mongover.running.events import ignore
+from mongover.running.request import Request, RunResult
+from mongover.running.stop import Stop
+from mongover.running.turn import Turn, someone_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from typing import Final, Self
 
-    from mongover.backups import BackupInfo
-    from mongover.catalogue import Catalogue
-    from mongover.config import Config
-    from mongover.doctor import Finding
-    from mongover.events import Listener
-    from mongover.lease import LeaseState
-    from mongover.plan import Plan
-    from mongover.records import Change, LogEntry, Record, Resolution
-    from mongover.rejects import Rejected, Retried
-    from mongover.revision import Revision, RevisionFiles
-    from mongover.store import Store
-    from mongover.survey import Status
-    from mongover.trial import Tried
+    from mongover.config.config import Config
+    from mongover.history.changes import Change, Resolution
+    from mongover.history.lease import LeaseState
+    from mongover.history.record import Record
+    from mongover.history.store import Store
+    from mongover.operations.backup import BackupInfo
+    from mongover.planning.plan import Plan
+    from mongover.preflight.doctor import Finding
+    from mongover.preflight.trial import Tried
+    from mongover.report.catalogue import Catalogue
+    from mongover.report.status import Status
+    from mongover.revisions.revision import Revision, RevisionFiles
+    from mongover.running.events import Listener
+    from mongover.running.rejects import Rejected, Retried
+
 
 __all__ = ["LoggedEntry", "Migrator", "RunResult", "Shown"]
-
 _DIGITS: Final = 4  # of an id, at least
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """All that is known of one revision: its file, its record (with log), and what is wrong."""
-
-    revision: Revision | None
-    record: Record | None
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedEntry:
-    """One line of the log of everything ever done."""
-
-    revision: str
-    entry: LogEntry
 
 
 class Migrator:
@@ -200,7 +190,7 @@ class Migrator:
         A downgrade's plan says what it would destroy, as far as the text of the files tells, with
         estimated counts; `allow_data_loss` is that of `downgrade`.
         """
-        from mongover.lookahead import forewarned  # noqa: PLC0415 - only a plan looks into texts
+        from mongover.preflight.forecast import forewarned  # noqa: PLC0415 - only a plan looks into texts
 
         with self._turn() as turn:
             known = self._seen(turn.store)
@@ -211,7 +201,7 @@ class Migrator:
 
     def check(self) -> tuple[Problem, ...]:
         """What is wrong with the files by themselves, and with their code; asks no server."""
-        from mongover.bodies import find_faults  # noqa: PLC0415 - the verbs are heavy
+        from mongover.running.bodies import find_faults  # noqa: PLC0415 - the verbs are heavy
 
         files = self._files()
         faults = [
@@ -254,7 +244,7 @@ class Migrator:
 
     def doctor(self) -> tuple[Finding, ...]:
         """A look at everything that a run needs."""
-        from mongover.doctor import examine  # noqa: PLC0415 - the driver is heavy
+        from mongover.preflight.doctor import examine  # noqa: PLC0415 - the driver is heavy
 
         with self._database() as store:
             return tuple(examine(store))
@@ -400,7 +390,7 @@ class Migrator:
         Raises:
             OperationFailed: the revision uses `op.db`, which cannot be held back.
         """
-        from mongover.trial import try_operation  # noqa: PLC0415 - the driver is heavy
+        from mongover.preflight.trial import try_operation  # noqa: PLC0415 - the driver is heavy
 
         with self._turn() as turn:
             known = self._seen(turn.store)
@@ -411,7 +401,7 @@ class Migrator:
 
     def rejects(self, target: str | None = None, *, limit: int = 0) -> tuple[Rejected, ...]:
         """The documents that transforms kept aside, of all revisions or of one."""
-        from mongover.rejects import read_rejects  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.rejects import read_rejects  # noqa: PLC0415 - the driver is heavy
 
         with self._database() as store:
             revision = None
@@ -430,14 +420,14 @@ class Migrator:
 
     def backups(self) -> tuple[BackupInfo, ...]:
         """What revisions kept of what they removed."""
-        from mongover.backups import list_backups  # noqa: PLC0415 - the driver is heavy
+        from mongover.operations.backup import list_backups  # noqa: PLC0415 - the driver is heavy
 
         with self._database() as store:
             return list_backups(store.server.database, self.config.collection)
 
     def drop_backup(self, name: str) -> BackupInfo:
         """Drop one backup; nothing else can put its values back."""
-        from mongover.backups import drop_backup  # noqa: PLC0415 - the driver is heavy
+        from mongover.operations.backup import drop_backup  # noqa: PLC0415 - the driver is heavy
 
         with self._database() as store:
             return drop_backup(store.server.database, self.config.collection, name)
@@ -566,7 +556,7 @@ class Migrator:
         """The open store; the driver's errors leave here as ours, without secrets."""
         from pymongo.errors import PyMongoError  # noqa: PLC0415 - the driver is heavy
 
-        from mongover.faults import translate  # noqa: PLC0415 - the driver is heavy
+        from mongover.database.faults import translate  # noqa: PLC0415 - the driver is heavy
 
         store = self._open()
         try:
@@ -586,7 +576,7 @@ class Migrator:
             yield Turn(self.config, store, files, self._redact)
 
     def _open(self) -> Store:
-        from mongover.store import open_store  # noqa: PLC0415 - the driver is heavy
+        from mongover.history.store import open_store  # noqa: PLC0415 - the driver is heavy
 
         if self.config.unready is not None:
             raise self.config.unready
@@ -597,7 +587,7 @@ class Migrator:
 
     def _seen(self, store: Store) -> Mapping[str, Record]:
         """The history as it stands; what a dead holder left running is shown as interrupted."""
-        from mongover.survey import without_dead  # noqa: PLC0415 - the driver is heavy
+        from mongover.report.status import without_dead  # noqa: PLC0415 - the driver is heavy
 
         known = store.history.read()
         if not someone_runs(known):
@@ -605,7 +595,7 @@ class Migrator:
         return without_dead(known, store.read_lease(), store.history.read())
 
     def _status(self, turn: Turn, only: str | None) -> Status:
-        from mongover.survey import Status, running_of, survey_lines  # noqa: PLC0415 - the driver is heavy
+        from mongover.report.status import Status, running_of, survey_lines  # noqa: PLC0415 - the driver is heavy
 
         store, files = turn.store, turn.files
         known = self._seen(store)

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from mongover.config.urls import redact
 from mongover.errors import (
     Ahead,
     DatabaseError,
@@ -24,19 +25,18 @@ from mongover.errors import (
     PendingRevisions,
     UsageError,
 )
-from mongover.runlog import RunLog, failure_text
-from mongover.shutdown import told_of_shutdown
-from mongover.stop import Stop
-from mongover.urls import redact
+from mongover.process import told_of_shutdown
+from mongover.running.log import RunLog, failure_text
+from mongover.running.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from mongover.config import Config
+    from mongover.config.config import Config
     from mongover.migrator import Migrator, RunResult
-    from mongover.plan import Plan
+    from mongover.planning.plan import Plan
 
 logger = logging.getLogger("mongover.startup")
 
@@ -161,7 +161,7 @@ class Startup:
 
 def _pending(migrator: Migrator, *, patient: bool) -> Plan | None:
     """What is still to be applied; None when the server does not answer yet."""
-    from mongover.records import Direction  # noqa: PLC0415 - keeps the import light
+    from mongover.history.record import Direction  # noqa: PLC0415 - keeps the import light
 
     try:
         return migrator.plan(Direction.UP, "head")
@@ -302,7 +302,7 @@ def _prepare(
     variables = os.environ if environ is None else environ
 
     def open_migrator() -> Migrator:
-        from mongover.config import Config  # noqa: PLC0415 - `off` needs none of it
+        from mongover.config.config import Config  # noqa: PLC0415 - `off` needs none of it
         from mongover.migrator import Migrator  # noqa: PLC0415 - the same
 
         if isinstance(config, Config):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 from click.testing import CliRunner
 
 from mongover.cli.app import cli
-from mongover.config import Config
-from mongover.lease import LeaseState
-from mongover.records import Direction, LogEntry, Record, State
-from mongover.revision import Revision
-from mongover.server import ServerInfo
-from mongover.survey import CollectionStatus, SchemaStatus, Status
-from mongover.urls import SecretUrl
+from mongover.config.config import Config
+from mongover.config.urls import SecretUrl
+from mongover.database.server import ServerInfo
+from mongover.history.lease import LeaseState
+from mongover.history.record import Direction, LogEntry, Record, State
+from mongover.report.status import CollectionStatus, SchemaStatus, Status
+from mongover.revisions.revision import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

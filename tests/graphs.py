@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from mongover.graph import Graph
-from mongover.records import Record, State
-from mongover.revision import Revision, RevisionFiles, checksum
+from mongover.history.record import Record, State
+from mongover.planning.graph import Graph
+from mongover.revisions.revision import Revision, RevisionFiles
+from mongover.revisions.text import checksum
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mongover.records import Attempt, Direction, Subject
+from mongover.history.changes import Attempt, Subject
+from mongover.history.record import Direction
 
 BY = {"user": "ana", "host": "web-3", "pid": 412}
 

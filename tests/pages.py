@@ -29,7 +29,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from mongover.embedded import open_embedded
+from mongover.database.embedded import open_embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pymongo import MongoClient
 
-    from mongover.events import Event
+    from mongover.running.events import Event
     from tests.servers import Server, ThreeNodes
 
 HEADER = '''"""{message}"""

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
-from mongover.embedded import find_mongod
+from mongover.database.embedded import find_mongod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -10,18 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mongover.authoring import (
-    database_name,
-    init_project,
-    next_id,
-    restore_file,
-    slug,
-    write_revision,
-)
-from mongover.config import database_problem, load_config, settings
+from mongover.config.config import database_problem, settings
+from mongover.config.load import load_config
 from mongover.errors import ConfigError, DuplicateRevision, UsageError
-from mongover.revision import parse_revision, read_revisions
-from mongover.script import load_script
+from mongover.revisions.folder import read_revisions
+from mongover.revisions.header import parse_revision
+from mongover.revisions.project import database_name, init_project
+from mongover.revisions.write import next_id, restore_file, slug, write_revision
+from mongover.running.script import load_script
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +193,7 @@ def test_a_file_that_appears_meanwhile_is_never_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "0001_create_users.py").write_text("mine")
-    monkeypatch.setattr("mongover.authoring.numbered_files", lambda _: [])
+    monkeypatch.setattr("mongover.revisions.write.numbered_files", lambda _: [])
     with pytest.raises(DuplicateRevision, match="left alone"):
         write(tmp_path)
     assert (tmp_path / "0001_create_users.py").read_text() == "mine"
@@ -207,7 +203,7 @@ def test_a_write_that_fails_leaves_no_half_file(tmp_path: Path, monkeypatch: pyt
     def full(_: Any) -> Never:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mongover.authoring.os.fsync", full)
+    monkeypatch.setattr("mongover.revisions.write.os.fsync", full)
     with pytest.raises(ConfigError, match="No space left"):
         write(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -14,8 +14,9 @@ from mongover.errors import (
     NewerFormat,
     RecordConflict,
 )
-from mongover.events import StepStarted
-from mongover.records import Direction, Resolution
+from mongover.history.changes import Resolution
+from mongover.history.record import Direction
+from mongover.running.events import StepStarted
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     standalone_project_fixture,
@@ -24,8 +25,8 @@ from tests.projects import (  # noqa: F401 - fixtures
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mongover.events import Event
     from mongover.migrator import Migrator
+    from mongover.running.events import Event
     from tests.projects import Project
 
 # Every way to read or change the history.

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mongover.bodies import find_faults, refuse_misuse
 from mongover.errors import InvalidRevision, MongoverError
 from mongover.operations import Operations
-from mongover.revision import Revision, parse_revision
-from mongover.script import load_script
+from mongover.revisions.header import parse_revision
+from mongover.running.bodies import find_faults, refuse_misuse
+from mongover.running.script import load_script
 from tests.graphs import FOLDER
 from tests.projects import HEADER, make_project_fixture  # noqa: F401 - a fixture
 from tests.servers import run_cli
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from mongover.revisions.revision import Revision
     from tests.projects import Project
     from tests.servers import Server
 

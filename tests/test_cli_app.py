@@ -14,8 +14,8 @@ import pytest
 from mongover import __version__
 from mongover.__main__ import flush, main
 from mongover.cli.app import COMMANDS, LazyGroup, cli, run
-from mongover.cli.settings import Settings
-from mongover.cli.shape import Command, open_migrator, relative_last
+from mongover.cli.command import Command, open_migrator, relative_last
+from mongover.cli.options import Settings
 from mongover.cli.signals import Ending
 from mongover.errors import ConfigError, Edited, Unreachable
 from tests.cli_fakes import document, fake, invoke, record, status
@@ -67,8 +67,16 @@ def test_the_version_is_that_of_the_package():
 
 def test_help_imports_neither_the_driver_nor_pydantic_nor_rich_nor_a_command():
     modules = _modules_after("--help")
-    heavy = {"pymongo", "bson", "pydantic", "pydantic_core", "rich", "asyncio", "mongover.config"}
-    commands = {f"mongover.cli.{module}" for module, _ in COMMANDS.values()}
+    heavy = {
+        "pymongo",
+        "bson",
+        "pydantic",
+        "pydantic_core",
+        "rich",
+        "asyncio",
+        "mongover.config.config",
+    }
+    commands = {f"mongover.cli.commands.{module}" for module, _ in COMMANDS.values()}
     assert "mongover.cli.app" in modules
     assert not modules & (heavy | commands)
 
@@ -345,7 +353,7 @@ def test_main_flushes_and_leaves_with_the_exit_code_without_waiting_for_threads(
     ends: list[int] = []
     monkeypatch.setattr(os, "_exit", ends.append)
     monkeypatch.setattr("mongover.cli.signals.install_end", Ending)
-    monkeypatch.setattr("mongover.collector.collect_seldom", lambda: None)
+    monkeypatch.setattr("mongover.process.collect_seldom", lambda: None)
     for outcome in (4, SystemExit(143), SystemExit(None), SystemExit("words")):
         monkeypatch.setattr("mongover.cli.app.run", _returning(outcome))
         main()

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from mongover.cli.files import open_editor
-from mongover.config import Config, load_config
-from mongover.embedded import EmbeddedServer
+from mongover.cli.commands.files import open_editor
+from mongover.config.config import Config
+from mongover.config.load import load_config
+from mongover.config.urls import SecretUrl
+from mongover.database.embedded import EmbeddedServer
 from mongover.errors import UsageError
-from mongover.migrator import Shown
-from mongover.records import Resolution
-from mongover.urls import SecretUrl
+from mongover.history.changes import Resolution
+from mongover.report.shown import Shown
 from tests.cli_fakes import FakeMigrator, document, fake, invoke, lease, record, revision
 from tests.servers import run_cli
 
@@ -285,7 +286,7 @@ def test_a_live_lock_is_ended_for_who_says_so(args: list[str]):
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 130)])
 def test_on_a_terminal_unlock_asks(answer: str, code: int, monkeypatch: pytest.MonkeyPatch):
     migrator = fake(lock=lease(), unlock=lease(owner=None))
-    monkeypatch.setattr("mongover.cli.server.has_keyboard", lambda: True)
+    monkeypatch.setattr("mongover.cli.commands.server.has_keyboard", lambda: True)
     result = invoke(migrator, "unlock", stdin=answer)
     assert result.exit_code == code
     assert "End it all the same?" in result.stderr
@@ -315,9 +316,9 @@ def with_embedded(monkeypatch: pytest.MonkeyPatch, folder: Path, *, alive: bool)
         os.kill(os.getpid(), signal.SIGTERM)
         return alive
 
-    monkeypatch.setattr("mongover.embedded.open_embedded", open_embedded)
-    monkeypatch.setattr("mongover.embedded.is_alive", is_alive)
-    monkeypatch.setattr("mongover.cli.server.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("mongover.database.embedded.open_embedded", open_embedded)
+    monkeypatch.setattr("mongover.database.embedded.is_alive", is_alive)
+    monkeypatch.setattr("mongover.cli.commands.server.LOOK_SECONDS", 0.01)
     return migrator
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mongover.cli.output import Output, Paint, Screen, plain_value, relative, to_json
-from mongover.cli.settings import Settings
+from mongover.cli.options import Settings
+from mongover.cli.screen.output import Output, Paint, Screen, plain_value, relative, to_json
 from mongover.errors import Edited, RevisionFailed, Where
 
 URL = "mongodb://ana:s3cr3t-word@db.example/shop"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mongover import events
-from mongover.cli.moment import Moment, progress_text
-from mongover.cli.progress import LineListener, Now, RunScreen, waiting_text
+from mongover.cli.screen.moment import Moment, progress_text
+from mongover.cli.screen.progress import LineListener, Now, RunScreen, waiting_text
 from mongover.cli.signals import Stage
+from mongover.running import events
 from tests.cli_fakes import DOWN, UP
 from tests.servers import wait_until
 from tests.test_cli_output import Terminal, make_output

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mongover import events
-from mongover.cli.running import result_sentence
+from mongover.cli.commands.run import result_sentence
 from mongover.cli.signals import Stage, install_end, stopping
 from mongover.errors import Interrupted, LockHeld
 from mongover.migrator import RunResult
-from mongover.plan import Plan, Step
-from mongover.stop import Stop
+from mongover.planning.plan import Plan, Step
+from mongover.running import events
+from mongover.running.stop import Stop
 from tests.cli_fakes import DOWN, UP, document, fake, invoke, revision
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from mongover.doctor import Finding
 from mongover.errors import Edited, InvalidRevision, Where
-from mongover.migrator import LoggedEntry, Shown
-from mongover.plan import Problem
-from mongover.records import Direction, Outcome, State
-from mongover.survey import CollectionStatus, Running, SchemaStatus
+from mongover.history.record import Direction, Outcome, State
+from mongover.planning.problems import Problem
+from mongover.preflight.doctor import Finding
+from mongover.report.shown import LoggedEntry, Shown
+from mongover.report.status import CollectionStatus, Running, SchemaStatus
 from tests.cli_fakes import (
     DOWN,
     NOON,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mongover.cli import text
+from mongover.cli.screen import text
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mongover.config import (
-    Config,
-    SecretUrl,
-    expand,
-    find_file,
-    load_config,
-    settings,
-)
+from mongover.config.config import Config, SecretUrl, settings
+from mongover.config.load import expand, find_file, load_config
 from mongover.errors import ConfigError
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mongover.errors import Blocked, MongoverError
+from mongover.history.changes import Resolution
 from mongover.migrator import Migrator
-from mongover.records import Resolution
 from tests.crashing import (
     check_end,
     check_lease,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mongover.cli.app import run
-from mongover.config import Config
+from mongover.config.config import Config
+from mongover.config.names import own_collections
 from mongover.errors import OperationFailed, UsageError
 from mongover.migrator import Migrator
-from mongover.turn import own_collections
 
 if TYPE_CHECKING:
     from pathlib import Path

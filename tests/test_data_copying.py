@@ -9,7 +9,7 @@ import pytest
 from bson import Int64
 
 from mongover.errors import NotInTransaction, OperationFailed
-from mongover.operations import serverside
+from mongover.operations.bulk import server_side
 from tests.operations_support import Desk, in_transaction
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @pytest.fixture(params=["one command", "ranges"])
 def db(request: pytest.FixtureRequest, any_db: Db, monkeypatch: pytest.MonkeyPatch) -> Db:
     if request.param == "ranges":
-        monkeypatch.setattr(serverside, "SMALL", 3)
-        monkeypatch.setattr(serverside, "RANGE", 4)
+        monkeypatch.setattr(server_side, "SMALL", 3)
+        monkeypatch.setattr(server_side, "RANGE", 4)
     return any_db
 
 
@@ -111,8 +111,8 @@ def test_a_document_that_is_there_already_is_treated_as_told(
 def test_a_copy_tells_of_documents_looked_at_and_claims_no_changes(
     any_db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serverside, "SMALL", 20)
-    monkeypatch.setattr(serverside, "RANGE", 10)
+    monkeypatch.setattr(server_side, "SMALL", 20)
+    monkeypatch.setattr(server_side, "RANGE", 10)
     any_db["a"].insert_many([{"_id": n, "v": n} for n in range(100)])
     kept: list[dict[str, Any]] = []
     for options in ({}, {"filter": {"v": {"$lt": 40}}}):

@@ -20,8 +20,8 @@ from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
 from pymongo.errors import DuplicateKeyError
 
-from mongover.operations.difference import DELETE
-from mongover.operations.ranges import exact
+from mongover.operations.bulk.change import DELETE
+from mongover.operations.bulk.ranges import exact
 from tests.operations_support import Desk
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from bson import Decimal128, Int64, ObjectId
 from bson.binary import Binary
 
 from mongover.errors import OperationFailed
-from mongover.operations.checkpoints import Span
-from mongover.operations.guards import Item, alone, bare, made, parts, together
-from mongover.operations.ranges import exact
-from mongover.operations.reading import GROUP, Reader
+from mongover.operations.bulk.checkpoints import Span
+from mongover.operations.bulk.ranges import exact
+from mongover.operations.bulk.reader import GROUP, Reader
+from mongover.operations.bulk.statements import Item, alone, bare, made, parts, together
 from tests.operations_support import Desk
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
 from mongover.errors import OperationFailed
-from mongover.operations import aside
 from mongover.operations.base import Ticket
-from mongover.operations.batches import SmallerBatch
-from mongover.operations.checkpoints import Span
-from mongover.operations.computing import Spec
-from mongover.operations.difference import DELETE
-from mongover.operations.transforming import Transforming
-from mongover.operations.writing import InSnapshot
+from mongover.operations.bulk import kept_aside
+from mongover.operations.bulk.batches import SmallerBatch
+from mongover.operations.bulk.change import DELETE
+from mongover.operations.bulk.checkpoints import Span
+from mongover.operations.bulk.compute import Spec
+from mongover.operations.bulk.worker import Transforming
+from mongover.operations.bulk.writer import InSnapshot
 from tests.operations_support import Desk
 from tests.servers import run_replica_set, run_standalone
 
@@ -203,7 +203,7 @@ def test_a_single_connection_is_enough(standalone_db: Db) -> None:
 def test_what_an_attempt_kept_aside_counts_only_when_the_batch_is_committed(
     replica_db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aside, "_COLLECTED_KEPT", 1)
+    monkeypatch.setattr(kept_aside, "_COLLECTED_KEPT", 1)
     replica_db["a"].insert_one({"_id": 1})
     bad = [True, False, True]
 

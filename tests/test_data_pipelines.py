@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pymongo.errors import OperationFailure
 
 from mongover.errors import Blocked, NotInTransaction, OperationFailed, RevisionError
-from mongover.operations import serverside
+from mongover.operations.bulk import server_side
 from mongover.operations.stages import EACH, Flow, flow_of
 from tests.operations_support import Desk, in_transaction, recorded
 from tests.test_data_resume import project, run_here
@@ -36,8 +36,8 @@ ON_SERVER = settings(
 @pytest.fixture
 def ranged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four documents are many."""
-    monkeypatch.setattr(serverside, "SMALL", 3)
-    monkeypatch.setattr(serverside, "RANGE", 4)
+    monkeypatch.setattr(server_side, "SMALL", 3)
+    monkeypatch.setattr(server_side, "RANGE", 4)
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from pymongo.errors import OperationFailure
 from pymongo.monitoring import CommandListener
 
 from mongover.errors import LockLost, OperationFailed
-from mongover.operations import Operations, batches, serverside
-from mongover.operations.batches import Course, Done, next_size, walk_spans
-from mongover.operations.checkpoints import Checkpoints, Counts, Span, reached, take_over
+from mongover.operations import Operations
+from mongover.operations.bulk import batches, server_side
+from mongover.operations.bulk.batches import Course, Done, next_size, walk_spans
+from mongover.operations.bulk.checkpoints import Checkpoints, Counts, Span, reached, take_over
+from mongover.operations.bulk.pace import Pace, lag_of
+from mongover.operations.bulk.ranges import between, cut, last_id, step_end
 from mongover.operations.documents import Update
-from mongover.operations.pace import Pace, lag_of
-from mongover.operations.ranges import between, cut, last_id, step_end
 from tests.operations_support import Desk, Notebook
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ ODD_IDS = [
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred documents are many, and thirty make a range."""
-    monkeypatch.setattr(serverside, "SMALL", 100)
-    monkeypatch.setattr(serverside, "RANGE", 30)
+    monkeypatch.setattr(server_side, "SMALL", 100)
+    monkeypatch.setattr(server_side, "RANGE", 30)
 
 
 @pytest.fixture
@@ -367,7 +368,7 @@ def test_conflicts_with_the_application_are_tried_again_with_smaller_batches(
 ) -> None:
     replica_db["a"].insert_many([{"_id": n, "n": 0} for n in range(500)])
     sizes: list[int] = []
-    original = serverside._Ranges.batch
+    original = server_side._Ranges.batch
 
     def meddle(self: Any, session: Any, span: Span, size: int) -> Done:
         done = original(self, session, span, size)
@@ -379,11 +380,11 @@ def test_conflicts_with_the_application_are_tried_again_with_smaller_batches(
             raise OperationFailure("conflict", 112, labels)
         return done
 
-    serverside._Ranges.batch = meddle  # type: ignore[method-assign] # put back below
+    server_side._Ranges.batch = meddle  # type: ignore[method-assign] # put back below
     try:
         Desk(replica_db).op.update("a", {}, {"$inc": {"n": 1}})
     finally:
-        serverside._Ranges.batch = original  # type: ignore[method-assign]
+        server_side._Ranges.batch = original  # type: ignore[method-assign]
     assert min(sizes) < max(sizes)
     assert replica_db["a"].count_documents({"n": 1}) == 500
 
@@ -414,7 +415,7 @@ def test_a_pace_slows_an_update_down(ranged: Db) -> None:
 def test_a_pace_counts_where_every_range_is_one_batch_too(
     ranged: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serverside, "RANGE", 10_000)
+    monkeypatch.setattr(server_side, "RANGE", 10_000)
     ranged["a"].insert_many([{"_id": n} for n in range(2_000)])
     paused: list[int] = []
     monkeypatch.setattr(batches.Throttle, "after", lambda _, count, _seconds: paused.append(count))

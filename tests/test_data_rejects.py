@@ -11,14 +11,14 @@ import pytest
 from mongover.cli.app import run
 from mongover.errors import Edited, Interrupted, MissingFile, RevisionFailed
 from mongover.migrator import Migrator
-from mongover.stop import Stop
+from mongover.running.stop import Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pymongo.database import Database
 
-    from mongover import events
+    from mongover.running import events
     from tests.servers import Server
 
     Db = Database[dict[str, Any]]

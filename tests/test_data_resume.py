@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mongover import events
 from mongover.errors import OperationFailed
 from mongover.migrator import Migrator
-from mongover.operations import serverside
-from mongover.operations.checkpoints import Halted
-from mongover.stop import StopNow
+from mongover.operations.bulk import server_side
+from mongover.operations.bulk.checkpoints import Halted
+from mongover.running import events
+from mongover.running.stop import StopNow
 from tests.crashing import heard
 from tests.servers import run_cli, start_cli, wait_until
 
@@ -186,7 +186,7 @@ ONCE = "batch_size=100, pause=0.05, idempotent=False"
 IN_RANGES = """
 from mongover.operations import serverside
 
-serverside.SMALL = serverside.RANGE = 100  # ranges, as for many documents
+server_side.SMALL = serverside.RANGE = 100  # ranges, as for many documents
 
 
 def upgrade(op):
@@ -328,11 +328,11 @@ def test_at_a_stop_a_worker_that_failed_is_what_ended_the_work() -> None:
     told.set_exception(Halted())
     dropped.cancel()
     dropped.set_running_or_notify_cancel()
-    serverside.let_end([fine, told, dropped], StopNow())
+    server_side.let_end([fine, told, dropped], StopNow())
     bad.set_exception(ValueError("half a batch"))
     with pytest.raises(ValueError, match="half a batch"):
-        serverside.let_end([fine, told, bad], StopNow())
-    serverside.let_end([bad], OSError("the first error is the one that is told"))
+        server_side.let_end([fine, told, bad], StopNow())
+    server_side.let_end([bad], OSError("the first error is the one that is told"))
 
 
 def test_a_paused_process_writes_nothing_after_another_took_over(
@@ -535,8 +535,8 @@ def test_two_starters_at_once_transform_every_document_once(
 def test_progress_carries_rate_and_time_left(
     tmp_path: Path, any_server: Server, any_db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serverside, "SMALL", 100)
-    monkeypatch.setattr(serverside, "RANGE", 100)
+    monkeypatch.setattr(server_side, "SMALL", 100)
+    monkeypatch.setattr(server_side, "RANGE", 100)
     fill(any_db, 1000)
     body = '\ndef upgrade(op):\n    op.update("a", {}, {"$inc": {"n": 1}}, pause=0.3)\n'
     told = run_here(project(tmp_path, any_server, any_db, body))

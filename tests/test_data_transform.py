@@ -14,14 +14,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from mongover.errors import NotInTransaction, OperationFailed
-from mongover.operations import Operations, aside
-from mongover.operations.difference import (
-    DELETE,
-    NeedsReplacement,
-    difference,
-    same,
-    shows,
-)
+from mongover.operations import Operations
+from mongover.operations.bulk import kept_aside
+from mongover.operations.bulk.change import DELETE, NeedsReplacement, difference, same, shows
 from tests.operations_support import Desk, in_transaction
 
 if TYPE_CHECKING:
@@ -259,8 +254,8 @@ def test_the_first_error_stops_by_default_and_names_the_document(any_db: Db, bad
 def test_more_failures_than_can_be_kept_stop_a_collecting_transform(
     any_db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aside, "_COLLECTED_KEPT", 5)
-    monkeypatch.setattr(aside, "_SKIPPED_KEPT", 5)
+    monkeypatch.setattr(kept_aside, "_COLLECTED_KEPT", 5)
+    monkeypatch.setattr(kept_aside, "_SKIPPED_KEPT", 5)
     any_db["a"].insert_many([{"_id": n} for n in range(20)])
     with pytest.raises(OperationFailed, match="more than 5 documents"):
         Desk(any_db).op.transform("a", lambda _: 1 / 0, on_error="collect", batch_size=4)

@@ -16,11 +16,12 @@ from pymongo import MongoClient
 
 from mongover import errors
 from mongover.cli.app import COMMANDS, cli
-from mongover.config import Setting, load_config, settings
-from mongover.doctor import _NEEDED
+from mongover.config.config import settings
+from mongover.config.load import load_config
 from mongover.errors import OperationFailed
 from mongover.operations import Operations
-from mongover.operations.pace import replication_lag
+from mongover.operations.bulk.pace import replication_lag
+from mongover.preflight.doctor import _NEEDED
 from tests.operations_support import Desk
 from tests.pages import ROOT, Block, PageFolder, alike, blocks_of, commands_of, needs_op, run_page
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
+    from mongover.config.kinds import Setting
     from tests.servers import Server
 
 DOCS = ROOT / "docs"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mongover import doctor
-from mongover.server import ServerInfo
+from mongover.database.server import ServerInfo
+from mongover.preflight import doctor
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     project_fixture,

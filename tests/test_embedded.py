@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymongo import MongoClient
 
-from mongover import embedded
-from mongover.embedded import (
+from mongover.database import embedded
+from mongover.database.embedded import (
     EmbeddedServer,
     find_mongod,
     is_alive,

@@ -21,15 +21,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from mongover.errors import (
-    AuthenticationFailed,
-    ConfigError,
-    DatabaseError,
-    DuplicateValues,
-    NotAllowed,
-    Unreachable,
-)
-from mongover.faults import (
+from mongover.database.faults import (
     code_of,
     describe,
     is_transient,
@@ -38,6 +30,14 @@ from mongover.faults import (
     name_of,
     server_message,
     translate,
+)
+from mongover.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    DatabaseError,
+    DuplicateValues,
+    NotAllowed,
+    Unreachable,
 )
 
 

@@ -21,8 +21,9 @@ from mongover.errors import (
     UnknownTarget,
     UsageError,
 )
-from mongover.records import Direction, Resolution
-from mongover.revision import difference
+from mongover.history.changes import Resolution
+from mongover.history.record import Direction
+from mongover.revisions.text import difference
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     standalone_project_fixture,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mongover.errors import CycleError, InvalidRevision, MultipleHeads, UnknownParent
-from mongover.graph import Graph, Node, describe, name_of, number_of
+from mongover.planning.graph import Graph, Node, describe, name_of, number_of
 from tests.graphs import Project, projects, rev
 
 # users      0001 ── 0006 ──┐

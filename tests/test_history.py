@@ -14,7 +14,6 @@ from pymongo.errors import AutoReconnect, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from mongover import records
 from mongover.errors import (
     BadRecord,
     DatabaseError,
@@ -23,17 +22,17 @@ from mongover.errors import (
     NewerFormat,
     RecordConflict,
 )
-from mongover.history import MongoHistory
-from mongover.ledger import Ledger
-from mongover.memory import MemoryHistory
-from mongover.records import (
+from mongover.history import changes
+from mongover.history.changes import Change, Resolution
+from mongover.history.ledger import Ledger
+from mongover.history.memory import MemoryHistory
+from mongover.history.mongo import MongoHistory
+from mongover.history.record import (
     LOG_LIMIT,
-    Change,
     Direction,
     LogEntry,
     Outcome,
     Record,
-    Resolution,
     State,
     parse_record,
 )
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
-    from mongover.records import History
+    from mongover.history.changes import History
     from tests.servers import Server
 
     Open = Callable[..., Database[dict[str, Any]]]
@@ -73,8 +72,8 @@ def history(request: pytest.FixtureRequest, open_database: Open) -> History:
 def applied(history: History, revision: str = "0001", sequence: int = 1) -> Record:
     """A record that went through begin and finish."""
     one = attempt(revision)
-    history.write([records.begin(one, history.read_one(revision), subject(revision))])
-    history.write([records.finish(one, sequence=sequence, duration_ms=41.7, collections=["users"])])
+    history.write([changes.begin(one, history.read_one(revision), subject(revision))])
+    history.write([changes.finish(one, sequence=sequence, duration_ms=41.7, collections=["users"])])
     found = history.read_one(revision)
     assert found is not None
     return found
@@ -87,10 +86,10 @@ def test_an_empty_history_reads_as_empty(history: History) -> None:
 
 def test_a_record_says_applying_before_it_says_applied(history: History) -> None:
     one = attempt()
-    history.write([records.begin(one, None, subject())])
+    history.write([changes.begin(one, None, subject())])
     begun = history.read()["0001"]
     assert (begun.state, begun.attempt, begun.fence) == (State.APPLYING, 1, 7)
-    history.write([records.finish(one, sequence=3, duration_ms=41.7)])
+    history.write([changes.finish(one, sequence=3, duration_ms=41.7)])
     done = history.read()["0001"]
     assert (done.state, done.sequence, done.duration_ms) == (State.APPLIED, 3, 41.7)
 
@@ -116,30 +115,30 @@ def test_source_and_log_are_read_only_when_asked_for(history: History) -> None:
 
 
 def test_a_second_beginning_of_a_running_revision_conflicts(history: History) -> None:
-    history.write([records.begin(attempt(), None, subject())])
+    history.write([changes.begin(attempt(), None, subject())])
     with pytest.raises(RecordConflict) as caught:
-        history.write([records.begin(attempt(owner="other"), None, subject())])
+        history.write([changes.begin(attempt(owner="other"), None, subject())])
     assert caught.value.revision == "0001"
     assert history.read()["0001"].owner == "owner-1"
 
 
 def test_the_end_of_an_attempt_needs_its_own_fence(history: History) -> None:
-    history.write([records.begin(attempt(), None, subject())])
+    history.write([changes.begin(attempt(), None, subject())])
     zombie = attempt(fence=6)
     with pytest.raises(RecordConflict):
-        history.write([records.finish(zombie, sequence=1, duration_ms=1)])
+        history.write([changes.finish(zombie, sequence=1, duration_ms=1)])
     assert history.read()["0001"].state is State.APPLYING
 
 
 def test_a_write_ends_at_the_first_change_that_does_not_fit(history: History) -> None:
     first, second = attempt("0001"), attempt("0002")
-    history.write([records.begin(first, None, subject("0001"))])
-    history.write([records.sweep(history.read()["0001"])])
+    history.write([changes.begin(first, None, subject("0001"))])
+    history.write([changes.sweep(history.read()["0001"])])
     with pytest.raises(RecordConflict) as caught:
         history.write(
             [
-                records.finish(first, sequence=1, duration_ms=1),
-                records.begin(second, None, subject("0002")),
+                changes.finish(first, sequence=1, duration_ms=1),
+                changes.begin(second, None, subject("0002")),
             ]
         )
     assert caught.value.revision == "0001"
@@ -148,13 +147,13 @@ def test_a_write_ends_at_the_first_change_that_does_not_fit(history: History) ->
 
 def test_a_finish_never_creates_a_record_that_somebody_deleted(history: History) -> None:
     with pytest.raises(RecordConflict, match="gone"):
-        history.write([records.finish(attempt(), sequence=1, duration_ms=1)])
+        history.write([changes.finish(attempt(), sequence=1, duration_ms=1)])
     assert history.read() == {}
 
 
 def test_the_changes_of_people_never_create_a_record_either(history: History) -> None:
     record = applied(history)
-    change = records.unstamp(record, by=BY, reason="x")
+    change = changes.unstamp(record, by=BY, reason="x")
     ghost = Change("0009", change.expect, change.values, change.entry)
     with pytest.raises(RecordConflict, match="gone"):
         history.write([ghost])
@@ -164,8 +163,8 @@ def test_the_changes_of_people_never_create_a_record_either(history: History) ->
 def test_values_that_look_like_expressions_are_kept_as_they_are(history: History) -> None:
     odd = subject(message="$state", source="$$NOW {$add: [1, 2]}", schema="$users")
     one = attempt()
-    history.write([records.begin(one, None, odd)])
-    history.write([records.finish(one, sequence=1, duration_ms=1, warnings=["$log"])])
+    history.write([changes.begin(one, None, odd)])
+    history.write([changes.finish(one, sequence=1, duration_ms=1, warnings=["$log"])])
     found = history.read_one("0001")
     assert found is not None
     assert (found.message, found.source, found.schema) == ("$state", odd.source, "$users")
@@ -187,9 +186,9 @@ def test_the_log_keeps_its_newest_entries_only(history: History) -> None:
 def test_a_downgrade_keeps_when_and_in_which_place_it_was_applied(history: History) -> None:
     before = applied(history, sequence=4)
     down = attempt(direction=Direction.DOWN)
-    history.write([records.begin(down, before, subject())])
+    history.write([changes.begin(down, before, subject())])
     assert history.read()["0001"].counts_as_applied
-    history.write([records.finish(down, sequence=9, duration_ms=1)])
+    history.write([changes.finish(down, sequence=9, duration_ms=1)])
     after = history.read()["0001"]
     assert (after.state, after.sequence) == (State.REVERTED, 4)
     assert after.applied_at == before.applied_at
@@ -199,10 +198,10 @@ def test_a_downgrade_keeps_when_and_in_which_place_it_was_applied(history: Histo
 def test_a_failed_downgrade_counts_as_applied(history: History) -> None:
     before = applied(history)
     down = attempt(direction=Direction.DOWN)
-    history.write([records.begin(down, before, subject())])
+    history.write([changes.begin(down, before, subject())])
     error = {"type": "ValueError", "code": None, "message": "x"}
     history.write(
-        [records.stop(down, State.FAILED, outcome=Outcome.UNKNOWN, error=error, duration_ms=2.0)]
+        [changes.stop(down, State.FAILED, outcome=Outcome.UNKNOWN, error=error, duration_ms=2.0)]
     )
     record = history.read()["0001"]
     assert record.counts_as_applied
@@ -216,8 +215,8 @@ def test_a_failed_downgrade_counts_as_applied(history: History) -> None:
 def test_a_swept_record_says_what_is_known_of_it(
     history: History, transaction: bool, outcome: Outcome
 ) -> None:
-    history.write([records.begin(attempt(transaction=transaction), None, subject())])
-    history.write([records.sweep(history.read()["0001"])])
+    history.write([changes.begin(attempt(transaction=transaction), None, subject())])
+    history.write([changes.sweep(history.read()["0001"])])
     record = history.read_one("0001")
     assert record is not None
     assert (record.state, record.outcome) == (State.INTERRUPTED, outcome)
@@ -227,12 +226,12 @@ def test_a_swept_record_says_what_is_known_of_it(
 
 def test_an_unrepeatable_record_is_blocked_until_it_is_resolved(history: History) -> None:
     one = attempt()
-    history.write([records.begin(one, None, subject())])
-    history.write([records.note(one, Ledger(), repeatable=False)])
-    history.write([records.sweep(history.read()["0001"])])
+    history.write([changes.begin(one, None, subject())])
+    history.write([changes.note(one, Ledger(), repeatable=False)])
+    history.write([changes.sweep(history.read()["0001"])])
     record = history.read()["0001"]
     assert record.blocked
-    history.write([records.resolve(record, Resolution.RETRY, by=BY, reason="looked", sequence=1)])
+    history.write([changes.resolve(record, Resolution.RETRY, by=BY, reason="looked", sequence=1)])
     resolved = history.read_one("0001")
     assert resolved is not None
     assert not resolved.blocked
@@ -246,21 +245,21 @@ def test_an_unrepeatable_record_is_blocked_until_it_is_resolved(history: History
 def test_a_resolution_sets_the_state_that_a_person_found(
     history: History, resolution: Resolution, state: State
 ) -> None:
-    history.write([records.begin(attempt(), None, subject())])
-    history.write([records.sweep(history.read()["0001"])])
+    history.write([changes.begin(attempt(), None, subject())])
+    history.write([changes.sweep(history.read()["0001"])])
     record = history.read()["0001"]
-    history.write([records.resolve(record, resolution, by=BY, reason="x", sequence=5)])
+    history.write([changes.resolve(record, resolution, by=BY, reason="x", sequence=5)])
     after = history.read()["0001"]
     assert (after.state, after.outcome, after.error) == (state, None, None)
     assert after.sequence == (5 if resolution is Resolution.APPLIED else 0)
 
 
 def test_stamp_and_unstamp_are_logged_and_keep_the_record(history: History) -> None:
-    history.write([records.stamp(subject(), None, by=BY, reason="old database", sequence=1)])
+    history.write([changes.stamp(subject(), None, by=BY, reason="old database", sequence=1)])
     record = history.read_one("0001")
     assert record is not None
     assert record.state is State.APPLIED
-    history.write([records.unstamp(record, by=BY, reason="wrong")])
+    history.write([changes.unstamp(record, by=BY, reason="wrong")])
     after = history.read_one("0001")
     assert after is not None
     assert after.state is State.REVERTED
@@ -270,7 +269,7 @@ def test_stamp_and_unstamp_are_logged_and_keep_the_record(history: History) -> N
 def test_repair_takes_the_file_as_it_is_now(history: History) -> None:
     record = applied(history)
     new = subject(checksum="sha256:bb", source="other text")
-    history.write([records.repair(record, new, by=BY, reason="comment")])
+    history.write([changes.repair(record, new, by=BY, reason="comment")])
     after = history.read_one("0001")
     assert after is not None
     assert (after.checksum, after.source) == ("sha256:bb", "other text")
@@ -298,12 +297,12 @@ def _try_step(history: History, step: str, number: int) -> str:
     one = attempt(direction=direction, run=f"run-{number}")
     failure: dict[str, Any] = {"outcome": Outcome.UNKNOWN, "error": {"type": "X"}}
     changes = {
-        "begin": lambda: records.begin(one, record, subject()),
-        "down": lambda: records.begin(one, record, subject()) if record else None,
-        "finish": lambda: records.finish(one, sequence=number, duration_ms=1),
-        "fail": lambda: records.stop(one, State.FAILED, duration_ms=1, **failure),
-        "sweep": lambda: records.sweep(record) if record else None,
-        "stamp": lambda: records.stamp(subject(), record, by=BY, reason="", sequence=number),
+        "begin": lambda: changes.begin(one, record, subject()),
+        "down": lambda: changes.begin(one, record, subject()) if record else None,
+        "finish": lambda: changes.finish(one, sequence=number, duration_ms=1),
+        "fail": lambda: changes.stop(one, State.FAILED, duration_ms=1, **failure),
+        "sweep": lambda: changes.sweep(record) if record else None,
+        "stamp": lambda: changes.stamp(subject(), record, by=BY, reason="", sequence=number),
     }
     change = changes[step]()
     try:
@@ -332,7 +331,7 @@ def test_unknown_fields_of_a_record_are_kept(any_db: Database[dict[str, Any]]) -
     history = mongo_history(any_db)
     record = applied(history)
     any_db["_migrations"].update_one({"_id": "0001"}, {"$set": {"note": "ours"}})
-    history.write([records.unstamp(record, by=BY, reason="x")])
+    history.write([changes.unstamp(record, by=BY, reason="x")])
     found = any_db["_migrations"].find_one({"_id": "0001"})
     assert found is not None
     assert found["note"] == "ours"
@@ -401,7 +400,7 @@ def test_a_foreign_document_under_our_id_is_not_overwritten(
 ) -> None:
     any_db["_migrations"].insert_one({"_id": "0001", "name": "theirs"})
     with pytest.raises(RecordConflict):
-        mongo_history(any_db).write([records.begin(attempt(), None, subject())])
+        mongo_history(any_db).write([changes.begin(attempt(), None, subject())])
     assert any_db["_migrations"].find_one() == {"_id": "0001", "name": "theirs"}
 
 
@@ -412,7 +411,7 @@ def test_a_log_edited_into_nonsense_stops_the_write_and_stays(
     record = applied(history)
     any_db["_migrations"].update_one({"_id": "0001"}, {"$set": {"log": "nonsense"}})
     with pytest.raises(OperationFailure, match="concatArrays"):
-        history.write([records.unstamp(record, by=BY, reason="x")])
+        history.write([changes.unstamp(record, by=BY, reason="x")])
     found = any_db["_migrations"].find_one()
     assert found is not None
     assert (found["log"], found["state"]) == ("nonsense", "applied")
@@ -423,7 +422,7 @@ def test_a_record_beyond_the_servers_limit_is_refused_by_name(
 ) -> None:
     huge = subject(source="x" * (16 * 1024 * 1024))
     with pytest.raises((DatabaseError, OperationFailure)):
-        mongo_history(any_db).write([records.begin(attempt(), None, huge)])
+        mongo_history(any_db).write([changes.begin(attempt(), None, huge)])
     assert mongo_history(any_db).read() == {}
 
 
@@ -432,8 +431,8 @@ def test_a_flip_in_a_transaction_lands_with_it_or_not_at_all(
 ) -> None:
     history = mongo_history(replica_db)
     one = attempt(transaction=True)
-    history.write([records.begin(one, None, subject())])
-    flip = records.finish(one, sequence=1, duration_ms=1)
+    history.write([changes.begin(one, None, subject())])
+    flip = changes.finish(one, sequence=1, duration_ms=1)
     with replica_db.client.start_session() as session:
         session.start_transaction()
         history.write([flip], session=session)
@@ -447,7 +446,7 @@ def test_a_flip_in_a_transaction_lands_with_it_or_not_at_all(
 
 def test_a_conflict_in_a_transaction_is_named(replica_db: Database[dict[str, Any]]) -> None:
     history = mongo_history(replica_db)
-    flip = records.finish(attempt(), sequence=1, duration_ms=1)
+    flip = changes.finish(attempt(), sequence=1, duration_ms=1)
     with replica_db.client.start_session() as session:
         session.start_transaction()
         with pytest.raises(RecordConflict):
@@ -479,8 +478,8 @@ def test_a_write_lands_exactly_once_through_network_and_write_concern_errors(
             admin, "failCommand", mode, {"failCommands": ["update"], "appName": name, **data}
         ),
     ):
-        history.write([records.begin(one, None, subject())])
-        history.write([records.finish(one, sequence=1, duration_ms=1)])
+        history.write([changes.begin(one, None, subject())])
+        history.write([changes.finish(one, sequence=1, duration_ms=1)])
     record = history.read_one("0001")
     assert record is not None
     assert record.state is State.APPLIED
@@ -493,7 +492,7 @@ def test_patience_ends_when_no_server_answers() -> None:
     )
     history = mongo_history(client["x"], patience=0.3)
     with client, pytest.raises(AutoReconnect):
-        history.write([records.begin(attempt(), None, subject())])
+        history.write([changes.begin(attempt(), None, subject())])
 
 
 class Flaky:
@@ -531,8 +530,8 @@ def flaky_history(database: Database[dict[str, Any]], **script: list[Any]) -> Mo
 def test_a_write_whose_answer_was_lost_is_not_made_twice(any_db: Database[dict[str, Any]]) -> None:
     history = flaky_history(any_db, bulk_write=["lost"], find=["gone", "gone"])
     one = attempt()
-    history.write([records.begin(one, None, subject())])
-    history.write([records.finish(one, sequence=1, duration_ms=1)])
+    history.write([changes.begin(one, None, subject())])
+    history.write([changes.finish(one, sequence=1, duration_ms=1)])
     found = history.read_one("0001")
     assert found is not None
     assert (found.attempt, len(found.log)) == (1, 1)
@@ -542,15 +541,15 @@ def test_a_lost_resolution_with_a_time_in_it_is_recognised(
     any_db: Database[dict[str, Any]],
 ) -> None:
     plain, down = mongo_history(any_db), attempt(direction=Direction.DOWN)
-    plain.write([records.begin(attempt(), None, subject())])
-    plain.write([records.finish(attempt(), sequence=1, duration_ms=1)])
-    plain.write([records.begin(down, plain.read()["0001"], subject())])
+    plain.write([changes.begin(attempt(), None, subject())])
+    plain.write([changes.finish(attempt(), sequence=1, duration_ms=1)])
+    plain.write([changes.begin(down, plain.read()["0001"], subject())])
     error = {"type": "ValueError", "message": "x"}
     plain.write(
-        [records.stop(down, State.FAILED, outcome=Outcome.UNKNOWN, error=error, duration_ms=1)]
+        [changes.stop(down, State.FAILED, outcome=Outcome.UNKNOWN, error=error, duration_ms=1)]
     )
     record = plain.read()["0001"]
-    change = records.resolve(record, Resolution.APPLIED, by={}, reason="x", sequence=2)
+    change = changes.resolve(record, Resolution.APPLIED, by={}, reason="x", sequence=2)
     flaky_history(any_db, bulk_write=["lost"]).write([change])
     found = plain.read_one("0001")
     assert found is not None
@@ -562,7 +561,7 @@ def test_a_write_that_arrives_late_is_not_taken_for_that_of_another(
     any_db: Database[dict[str, Any]],
 ) -> None:
     plain = mongo_history(any_db)
-    begin = records.begin(attempt(), None, subject())
+    begin = changes.begin(attempt(), None, subject())
     late = Flaky(any_db["_migrations"], bulk_write=["gone", lambda: plain.write([begin])])
     MongoHistory(late).write([begin])  # type: ignore[arg-type]  # it passes all on
     assert plain.read()["0001"].state is State.APPLYING
@@ -580,4 +579,4 @@ def test_a_server_that_stays_away_while_it_is_looked_up_ends_the_patience(
     flaky = Flaky(any_db["_migrations"], bulk_write=["gone"], find=["gone"] * 20)
     history = MongoHistory(flaky, patience=4, clock=clock)  # type: ignore[arg-type]  # it passes all on
     with pytest.raises(AutoReconnect):
-        history.write([records.begin(attempt(), None, subject())])
+        history.write([changes.begin(attempt(), None, subject())])

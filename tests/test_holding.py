@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymongo.errors import AutoReconnect
 
-from mongover import records
 from mongover.errors import Interrupted
-from mongover.events import LockTaken, LockWaiting, Notice
-from mongover.holding import hold
-from mongover.lease import LeaseState
-from mongover.memory import MemoryHistory, SoloLease
-from mongover.records import Direction, State
-from mongover.stop import Stop
-from mongover.survey import without_dead
+from mongover.history import changes
+from mongover.history.lease import LeaseState
+from mongover.history.memory import MemoryHistory, SoloLease
+from mongover.history.record import Direction, State
+from mongover.report.status import without_dead
+from mongover.running.events import LockTaken, LockWaiting, Notice
+from mongover.running.hold import hold
+from mongover.running.stop import Stop
 from tests.histories import attempt, subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mongover.records import Record
+    from mongover.history.record import Record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -50,11 +50,11 @@ class Lost(SoloLease):
 
 def begun(direction: Direction = Direction.UP, **values: Any) -> MemoryHistory:
     history = MemoryHistory()
-    history.write([records.begin(attempt(**values), None, subject())])
+    history.write([changes.begin(attempt(**values), None, subject())])
     if direction is Direction.DOWN:
-        history.write([records.finish(attempt(**values), sequence=1, duration_ms=1.0)])
+        history.write([changes.finish(attempt(**values), sequence=1, duration_ms=1.0)])
         known = history.read()["0001"]
-        history.write([records.begin(attempt(direction=direction, **values), known, subject())])
+        history.write([changes.begin(attempt(direction=direction, **values), known, subject())])
     return history
 
 

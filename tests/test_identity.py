@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bson import encode
 
-from mongover import identity
+from mongover.history import author
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,29 +44,29 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_the_commit_around_the_revisions(checkout: Path) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
-    assert identity.git_commit(checkout / "versions") == commit
-    assert identity.author(checkout / "versions")["git"] == commit
+    assert author.git_commit(checkout / "versions") == commit
+    assert author.author(checkout / "versions")["git"] == commit
 
 
 def test_a_detached_head_and_packed_references(checkout: Path) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
     git(checkout, "pack-refs", "--all")
-    assert identity.git_commit(checkout) == commit
+    assert author.git_commit(checkout) == commit
     git(checkout, "checkout", "-q", "--detach")
-    assert identity.git_commit(checkout) == commit
+    assert author.git_commit(checkout) == commit
 
 
 def test_a_worktree_has_the_commit_of_its_own_branch(checkout: Path) -> None:
     tree = checkout / "inner" / "tree"
     git(checkout, "worktree", "add", "-q", "-b", "other", str(tree))
     git(tree, "commit", "-q", "--allow-empty", "-m", "two")
-    assert identity.git_commit(tree) == git(tree, "rev-parse", "HEAD")
-    assert identity.git_commit(tree) != identity.git_commit(checkout)
+    assert author.git_commit(tree) == git(tree, "rev-parse", "HEAD")
+    assert author.git_commit(tree) != author.git_commit(checkout)
 
 
 def test_a_branch_without_a_commit_is_unknown(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
-    assert identity.git_commit(tmp_path) is None
+    assert author.git_commit(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -83,27 +83,27 @@ def test_a_damaged_checkout_is_unknown(checkout: Path, name: str, content: bytes
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    assert identity.git_commit(checkout) is None
+    assert author.git_commit(checkout) is None
 
 
 def test_packed_references_without_the_branch_are_unknown(checkout: Path) -> None:
     git(checkout, "pack-refs", "--all")
     (checkout / ".git" / "HEAD").write_text("ref: refs/heads/none\n")
-    assert identity.git_commit(checkout) is None
+    assert author.git_commit(checkout) is None
 
 
 def test_a_folder_outside_every_checkout_is_unknown(tmp_path: Path) -> None:
-    assert identity.git_commit(tmp_path / "none") is None
+    assert author.git_commit(tmp_path / "none") is None
 
 
 def test_holder_and_author_name_this_process(tmp_path: Path) -> None:
-    assert identity.holder("upgrade") == {
+    assert author.holder("upgrade") == {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "user": getpass.getuser(),
         "command": "upgrade",
     }
-    assert identity.author(tmp_path)["pid"] == os.getpid()
+    assert author.author(tmp_path)["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("error", [KeyError("uid"), OSError("no"), ImportError("pwd")])
@@ -114,14 +114,14 @@ def test_a_user_without_a_name_is_its_number(
         raise error
 
     monkeypatch.setattr(getpass, "getuser", fail)
-    assert identity.holder("x")["user"] == str(os.getuid())
+    assert author.holder("x")["user"] == str(os.getuid())
     monkeypatch.delattr(os, "getuid")
-    assert identity.holder("x")["user"] == "unknown"
+    assert author.holder("x")["user"] == "unknown"
 
 
 def test_names_that_are_no_text_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(getpass, "getuser", lambda: "caf\udce9")
     monkeypatch.setattr(socket, "gethostname", lambda: "h\udcff")
-    stored: dict[str, Any] = identity.holder("x")
+    stored: dict[str, Any] = author.holder("x")
     assert encode(stored)
     assert stored["user"].startswith("caf")

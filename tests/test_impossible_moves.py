@@ -16,9 +16,11 @@ from mongover.errors import (
     UsageError,
     WalkTooFar,
 )
-from mongover.graph import Graph, Targets
-from mongover.plan import find_problems, plan_downgrade, plan_upgrade
-from mongover.records import State
+from mongover.history.record import State
+from mongover.planning.graph import Graph
+from mongover.planning.plan import plan_downgrade, plan_upgrade
+from mongover.planning.problems import find_problems
+from mongover.planning.targets import Targets
 from tests.graphs import Project, applied, done, folder, no_source, projects, record, rev, run
 from tests.projects import make_project_fixture  # noqa: F401 - a fixture
 from tests.servers import run_cli
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from mongover.plan import Plan
-    from mongover.records import Record
-    from mongover.revision import RevisionFiles
+    from mongover.history.record import Record
+    from mongover.planning.plan import Plan
+    from mongover.revisions.revision import RevisionFiles
     from tests.projects import Project as Folder
     from tests.servers import Server
 

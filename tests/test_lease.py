@@ -18,9 +18,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from mongover import lease as lease_module
 from mongover.errors import LockHeld, LockLost, UsageError
-from mongover.lease import Lease, LeaseState, end_lease, read_lease
+from mongover.history import lease as lease_module
+from mongover.history.lease import Lease, LeaseState, end_lease, read_lease
 from tests.servers import ROOT, failpoint, wait_until
 
 if TYPE_CHECKING:

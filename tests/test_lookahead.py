@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mongover.cli.app import run
-from mongover.lookahead import forewarned, works_in_batches
+from mongover.history.record import Direction
 from mongover.operations import Operations
-from mongover.operations.batches import IN_BATCHES
-from mongover.plan import Plan, Step
-from mongover.records import Direction
-from mongover.revision import parse_revision
+from mongover.operations.bulk.batches import IN_BATCHES
+from mongover.planning.plan import Plan, Step
+from mongover.preflight.forecast import forewarned, works_in_batches
+from mongover.revisions.header import parse_revision
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     project_fixture,
@@ -24,7 +24,7 @@ from tests.projects import (  # noqa: F401 - fixtures
 from tests.web_support import client_of, make_app
 
 if TYPE_CHECKING:
-    from mongover.revision import Revision
+    from mongover.revisions.revision import Revision
     from tests.projects import Project
 
 HEADER = '"""m"""\n\nrevision = "{id}"\ndown_revision = None\n{more}\n\n'

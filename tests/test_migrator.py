@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.monitoring import CommandListener
 
-from mongover.config import Config
+from mongover.config.config import Config
 from mongover.errors import (
     AuthenticationFailed,
     BadRecord,
@@ -33,10 +33,11 @@ from mongover.errors import (
     Unreachable,
     UsageError,
 )
-from mongover.lease import read_lease
-from mongover.ledger import Ledger
+from mongover.history.changes import Resolution
+from mongover.history.lease import read_lease
+from mongover.history.ledger import Ledger
+from mongover.history.record import Direction
 from mongover.migrator import Migrator
-from mongover.records import Direction, Resolution
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     project_fixture,
@@ -78,7 +79,7 @@ class Commands(CommandListener):
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Sees every command of clients made from now on."""
-    from mongover import server as module  # noqa: PLC0415 - its client is patched
+    from mongover.database import server as module  # noqa: PLC0415 - its client is patched
 
     listener = Commands()
     real = module.MongoClient

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from mongover.cli.app import run
 from mongover.errors import BadRecord, Edited, NotOurs, RevisionFailed
-from mongover.foresight import Foreseen, Unforeseen, foresee
-from mongover.ours import Ours, Thing, effect, why_not
-from mongover.records import Direction, Resolution, parse_record
+from mongover.history.changes import Resolution
+from mongover.history.effects import Ours, Thing, effect, why_not
+from mongover.history.record import Direction, parse_record
+from mongover.running.foresight import Foreseen, Unforeseen, foresee
 from tests.projects import (  # noqa: F401 - fixtures
     Project,
     make_project_fixture,

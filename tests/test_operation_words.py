@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pymongo import IndexModel
 
 from mongover.errors import OperationFailed
+from mongover.operations.bulk.server_side import SMALL
 from mongover.operations.index import Index, key_pairs
-from mongover.operations.serverside import SMALL
 from tests.operations_support import Desk, rebuilt, recorded
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from mongover.errors import (
     OperationFailed,
 )
 from mongover.operations import Operation, Target
-from mongover.operations.base import ddl, patiently
+from mongover.operations.ddl import ddl, patiently
 from tests.operations_support import Desk, in_transaction
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from mongover.errors import (
     OperationConflict,
     OperationFailed,
 )
-from mongover.operations.building import _create_indexes, same_index
 from mongover.operations.duplicates import find_duplicates
 from mongover.operations.index import Index, key_pairs
+from mongover.operations.index_builds import _create_indexes, same_index
 from tests.operations_support import Desk, in_transaction, rebuilt, recorded
 
 if TYPE_CHECKING:

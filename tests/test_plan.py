@@ -23,23 +23,17 @@ from mongover.errors import (
     OutOfOrder,
     UnknownParent,
 )
-from mongover.plan import (
-    LineState,
-    Plan,
-    applied_in_order,
-    find_problems,
-    known_graph,
-    plan_downgrade,
-    plan_upgrade,
-    status_rows,
-)
-from mongover.records import Direction, Outcome, Record, State
+from mongover.history.record import Direction, Outcome, Record, State
+from mongover.planning.case import applied_in_order, known_graph
+from mongover.planning.lines import LineState, status_rows
+from mongover.planning.plan import Plan, plan_downgrade, plan_upgrade
+from mongover.planning.problems import find_problems
 from tests.graphs import Project, applied, done, folder, no_source, projects, record, rev, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mongover.revision import Revision, RevisionFiles
+    from mongover.revisions.revision import Revision, RevisionFiles
 
 # users   0001 ── 0004 ── 0006
 # calls   0002 ── 0005             0005 needs 0004

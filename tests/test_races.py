@@ -230,7 +230,7 @@ def test_a_zombie_whose_own_checks_fail_it_is_kept_out_by_the_server(
     write_revision(tmp_path, 1, f"{COUNT.format('x')}\n{gate.code}", header="transaction = True")
     project = make(replica_set)
     frozen = (
-        "import mongover.lease\n"
+        "import mongover.history.lease\n"
         "mongover.lease.Lease.lost = property(lambda self: None)\n"
         "mongover.lease.Lease._keep = lambda self: None\n"
     )
@@ -257,7 +257,9 @@ def test_a_paused_holder_without_a_transaction_cannot_change_the_history_when_it
     write_revision(tmp_path, 1, f"{COUNT.format('x')}\n{gate.code}")
     write_revision(tmp_path, 2, COUNT.format("y"), parent="0001")
     project = make(any_server)
-    patch = frozen and f"import mongover.lease\nmongover.lease.Lease.lost = {frozen}\n"
+    patch = (
+        frozen and f"import mongover.history.lease\nmongover.history.lease.Lease.lost = {frozen}\n"
+    )
     with started(project, "upgrade", patch=patch) as zombie:
         gate.reached(zombie)
         os.kill(zombie.pid, signal.SIGSTOP)
@@ -285,7 +287,8 @@ def test_a_zombie_does_none_of_the_work_of_the_next_revision(
     write_revision(tmp_path, 1, f'op.create_collection("c")\n{gate.code}')
     write_revision(tmp_path, 2, COUNT.format("y"), parent="0001")
     project = make(any_server)
-    patch = "import mongover.lease\nmongover.lease.Lease.lost = property(lambda self: None)\n"
+    lease = "mongover.history.lease"
+    patch = f"import {lease}\n{lease}.Lease.lost = property(lambda self: None)\n"
     with started(project, "upgrade", patch=patch) as zombie:
         gate.reached(zombie)
         os.kill(zombie.pid, signal.SIGSTOP)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mongover.authoring import write_revision
 from mongover.errors import (
     ConfigError,
     CycleError,
@@ -18,8 +17,10 @@ from mongover.errors import (
     UnknownTarget,
     UsageError,
 )
-from mongover.rebase import rebase, rebase_text, relink_text
-from mongover.revision import parse_revision, read_revisions
+from mongover.revisions.folder import read_revisions
+from mongover.revisions.header import parse_revision
+from mongover.revisions.rebase import rebase, rebase_text, relink_text
+from mongover.revisions.write import write_revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -349,7 +350,7 @@ def test_a_crash_at_any_point_loses_no_text_and_breaks_no_link(
 
         return act
 
-    monkeypatch.setattr("mongover.authoring.os.fsync", dying(os.fsync))
+    monkeypatch.setattr("mongover.revisions.write.os.fsync", dying(os.fsync))
     monkeypatch.setattr("pathlib.Path.replace", dying(type(tmp_path).replace))
     monkeypatch.setattr("pathlib.Path.unlink", dying(type(tmp_path).unlink))
     with pytest.raises((ConfigError, KeyboardInterrupt)):

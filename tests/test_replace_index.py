@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pymongo.errors import DuplicateKeyError
 
 from mongover.errors import DuplicateValues, MongoverError, OperationConflict, OperationFailed
-from mongover.operations.building import same_index
 from mongover.operations.index import Index
+from mongover.operations.index_builds import same_index
 from tests.operations_support import Desk
 from tests.servers import wait_until
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mongover.errors import Blocked, MongoverError, RevisionError
-from mongover.records import Resolution
+from mongover.history.changes import Resolution
 from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
 from tests.reruns import move_and_kill
 

@@ -6,21 +6,19 @@ import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mongover.errors import ConfigError, DuplicateRevision, InvalidRevision
-from mongover.revision import (
-    RESERVED_SCHEMAS,
-    Revision,
-    checksum,
-    compare,
-    normalise,
-    parse_revision,
-    read_revisions,
-)
+from mongover.revisions.folder import read_revisions
+from mongover.revisions.header import RESERVED_SCHEMAS, parse_revision
+from mongover.revisions.text import checksum, compare, normalise
+
+if TYPE_CHECKING:
+    from mongover.revisions.revision import Revision
 
 BODY = "\n\ndef upgrade(op):\n    op.log('up')\n\n\ndef downgrade(op):\n    op.log('down')\n"
 

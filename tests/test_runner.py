@@ -24,7 +24,9 @@ from mongover.errors import (
     TransactionsUnsupported,
 )
 from mongover.errors import Interrupted as InterruptedRun
-from mongover.events import (
+from mongover.history.changes import Resolution
+from mongover.history.record import Direction
+from mongover.running.events import (
     LockTaken,
     Notice,
     OperationFinished,
@@ -33,8 +35,7 @@ from mongover.events import (
     StepFinished,
     StepStarted,
 )
-from mongover.records import Direction, Resolution
-from mongover.stop import Stop, StopNow
+from mongover.running.stop import Stop, StopNow
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     project_fixture,
@@ -535,7 +536,7 @@ def test_a_zombie_begins_no_further_revision(
 ) -> None:
     project.write("0001", "op.create_collection('one')")
     project.write("0002", "op.db['two'].insert_one({})", after="0001")
-    from mongover.lease import Lease  # noqa: PLC0415 - patched here
+    from mongover.history.lease import Lease  # noqa: PLC0415 - patched here
 
     def freeze(event: object) -> None:
         if isinstance(event, StepFinished):  # as after a SIGSTOP for longer than the lease
@@ -788,7 +789,7 @@ class Counting(CommandListener):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
     """Sees every command of clients made from now on."""
-    from mongover import server as module  # noqa: PLC0415 - its client is patched
+    from mongover.database import server as module  # noqa: PLC0415 - its client is patched
 
     listener = Counting()
     real = module.MongoClient

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mongover import events
-from mongover.cli.statusscreen import running_line
-from mongover.records import Direction, Record, State
-from mongover.survey import Running, running_of
+from mongover.cli.screen.status import running_line
+from mongover.history.record import Direction, Record, State
+from mongover.report.status import Running, running_of
+from mongover.running import events
 from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
-    from mongover.survey import Status
+    from mongover.report.status import Status
     from tests.projects import Project
 
 LONG = 'op.update("users", {}, {"$set": {"seen": True}})'

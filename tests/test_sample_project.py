@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mongover.migrator import Migrator
-from mongover.revision import read_revisions
+from mongover.revisions.folder import read_revisions
 from tests.servers import ROOT
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Never
 import pytest
 
 from mongover.errors import InvalidRevision, Irreversible, UsageError
-from mongover.records import Direction
-from mongover.revision import parse_revision
-from mongover.script import load_script, where_in
+from mongover.history.record import Direction
+from mongover.revisions.header import parse_revision
+from mongover.running.script import load_script, where_in
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pymongo import ReadPreference
 
+from mongover.database.server import ServerInfo, connect, describe_server
 from mongover.errors import ConfigError
-from mongover.server import ServerInfo, connect, describe_server
 from tests.servers import free_port
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
+from mongover.database.command_watch import CommandWatch
 from mongover.errors import (
     Ahead,
     Interrupted,
@@ -28,7 +29,6 @@ from mongover.errors import (
 )
 from mongover.migrator import Migrator
 from mongover.startup import Startup, ensure_head, lifespan
-from mongover.watch import CommandWatch
 from mongover.web import migrations_router, models
 from tests.servers import cli_environment, wait_until
 from tests.web_support import (
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from mongover.config import Config
+    from mongover.config.config import Config
     from tests.servers import Server
 
 
@@ -308,7 +308,7 @@ def test_with_nothing_pending_a_start_is_one_read_and_no_write(
         def started(self, event: Any) -> None:
             commands.append(event.command_name)
 
-    monkeypatch.setattr("mongover.server.CommandWatch", Counting)
+    monkeypatch.setattr("mongover.database.server.CommandWatch", Counting)
     assert ensure_head(config).state == "done"
     wait_until(lambda: not closing(), "the end of the connection")
     assert [name for name in commands if name != "endSessions"] == ["find"]

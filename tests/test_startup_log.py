@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from pymongo.errors import DuplicateKeyError
 
-from mongover import events
 from mongover.errors import RevisionFailed, Where
-from mongover.records import Direction
-from mongover.runlog import RunLog, failure_text
+from mongover.history.record import Direction
+from mongover.running import events
+from mongover.running.log import RunLog, failure_text
 
 if TYPE_CHECKING:
-    from mongover.events import Event
+    from mongover.running.events import Event
 
 WAITING = events.LockWaiting("ci@web-9 pid 4", "upgrade", 3.0, 1.0, 20.0, "0004")
 PROGRESS = events.Progress("0001", "update users", 50, 100, 1.5)

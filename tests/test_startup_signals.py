@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mongover.shutdown import told_of_shutdown
+from mongover.process import told_of_shutdown
 from tests.servers import cli_environment
 
 if TYPE_CHECKING:

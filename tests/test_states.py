@@ -15,16 +15,18 @@ import pytest
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
-from mongover import records
 from mongover.cli.app import run as run_command
 from mongover.errors import LockHeld, MongoverError
-from mongover.events import StepStarted
-from mongover.lease import Lease, read_lease
-from mongover.ledger import Ledger
+from mongover.history import changes
+from mongover.history import record as records
+from mongover.history.changes import Attempt, Resolution
+from mongover.history.lease import Lease, read_lease
+from mongover.history.ledger import Ledger
+from mongover.history.record import Direction, Outcome, Record, State
 from mongover.migrator import Migrator
-from mongover.plan import subject_of
-from mongover.records import Attempt, Direction, Outcome, Record, Resolution, State
-from mongover.revision import Revision, parse_revision
+from mongover.planning.plan import subject_of
+from mongover.revisions.header import parse_revision
+from mongover.running.events import StepStarted
 from tests.histories import BY
 from tests.servers import wait_until
 
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
-    from mongover.events import Event
-    from mongover.plan import Problem
-    from mongover.store import Store
+    from mongover.history.store import Store
+    from mongover.planning.problems import Problem
+    from mongover.revisions.revision import Revision
+    from mongover.running.events import Event
     from tests.servers import Server
 
     Documents = list[dict[str, Any]]
@@ -228,12 +231,12 @@ class Maker:
     def begin(self, revision: Revision, direction: Direction, **values: Any) -> Attempt:
         one = attempt(revision, direction, **values)
         before = self.history.read_one(revision.id)
-        self.history.write([records.begin(one, before, subject_of(revision))])
+        self.history.write([changes.begin(one, before, subject_of(revision))])
         return one
 
     def apply(self, name: str, place: int, *, warnings: Sequence[str] = ()) -> None:
         one = self.begin(self.revision(name), Direction.UP)
-        end = records.finish(one, sequence=place, duration_ms=1.0, warnings=warnings)
+        end = changes.finish(one, sequence=place, duration_ms=1.0, warnings=warnings)
         self.history.write([end])
 
     def make(self, record: str) -> None:
@@ -247,7 +250,7 @@ class Maker:
             self.apply(NAME, 3, warnings=["no index"] if rest == "with warnings" else ())
         if first == "reverted":
             one = self.begin(self.revision(NAME), Direction.DOWN)
-            self.history.write([records.finish(one, sequence=0, duration_ms=1.0)])
+            self.history.write([changes.finish(one, sequence=0, duration_ms=1.0)])
         elif first != "applied":
             self.stop(first, rest, Direction.DOWN if down else Direction.UP)
 
@@ -255,11 +258,11 @@ class Maker:
         transaction = rest == "transactional"
         one = self.begin(self.revision(NAME), direction, transaction=transaction)
         if rest.endswith("unrepeatable"):
-            self.history.write([records.note(one, Ledger(), repeatable=False)])
+            self.history.write([changes.note(one, Ledger(), repeatable=False)])
         if first in ("failed", "interrupted"):
             outcome = Outcome.NOTHING if rest.endswith("nothing") else Outcome.UNKNOWN
             error = {"type": "Boom", "message": "it broke"}
-            end = records.stop(one, State(first), outcome=outcome, error=error, duration_ms=1.0)
+            end = changes.stop(one, State(first), outcome=outcome, error=error, duration_ms=1.0)
             self.history.write([end])
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from mongover.errors import Edited, InvalidRevision, MongoverError
-from mongover.plan import Problem
+from mongover.planning.problems import Problem
 from tests.browser import open_browser, run_site, watch
 from tests.cli_fakes import fake, invoke, status
 from tests.projects import Project, make_project_fixture, project_fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mongover import stop as stopping
-from mongover.stop import Stop, StopNow
+from mongover.running import stop as stopping
+from mongover.running.stop import Stop, StopNow
 
 
 def nothing() -> None:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mongover.errors import Blocked, Interrupted, MongoverError
-from mongover.plan import plan_downgrade, plan_upgrade, rest_of
-from mongover.records import Direction
-from mongover.stop import Stop
+from mongover.history.record import Direction
+from mongover.planning.plan import plan_downgrade, plan_upgrade, rest_of
+from mongover.running.stop import Stop
 from tests.graphs import done, no_source, projects, run
 from tests.projects import Project, make_project_fixture, project_fixture
 

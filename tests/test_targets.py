@@ -18,7 +18,8 @@ from mongover.errors import (
     WalkTooFar,
     WrongLine,
 )
-from mongover.graph import Graph, Node, Selection, Targets, parse_target
+from mongover.planning.graph import Graph, Node
+from mongover.planning.targets import Selection, Targets, parse_target
 from tests.graphs import Project, projects, rev
 
 # users    0001 ── 0004 ── 0006

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure
 
+from mongover.database.command_watch import CommandWatch
+from mongover.database.transaction import run_transaction
 from mongover.errors import (
     LockLost,
     MongoverError,
@@ -17,10 +19,8 @@ from mongover.errors import (
     SwallowedError,
     TransactionFailed,
 )
-from mongover.history import MongoHistory
-from mongover.records import State
-from mongover.transaction import run_transaction
-from mongover.watch import CommandWatch
+from mongover.history.mongo import MongoHistory
+from mongover.history.record import State
 from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
 from tests.servers import Server, failpoint
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mongover.errors import DuplicateRevision, MultipleHeads, UsageError
-from mongover.graph import Graph
-from mongover.plan import find_problems, plan_upgrade
-from mongover.revision import read_revisions
+from mongover.planning.graph import Graph
+from mongover.planning.plan import plan_upgrade
+from mongover.planning.problems import find_problems
+from mongover.revisions.folder import read_revisions
 from tests.graphs import no_source, record, rev
 from tests.projects import (
     HEADER,

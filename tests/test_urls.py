@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mongover.urls import SecretUrl, redact, redact_url, url_database, url_problem
+from mongover.config.urls import SecretUrl, redact, redact_url, url_database, url_problem
 
 PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4, max_size=24)
 

@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from mongover import errors
-from mongover.cli.output import plain_value
+from mongover.cli.screen.output import plain_value
+from mongover.history.record import Direction
 from mongover.migrator import Migrator
-from mongover.records import Direction
 from mongover.web import models
 from mongover.web.health import Health, look
 from tests.web_support import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fastapi.testclient import TestClient
 
-    from mongover.config import Config
+    from mongover.config.config import Config
     from tests.servers import Server
 
 Broken = tuple[Any, Any, Any]  # a client, its folder of revisions, its configuration
@@ -610,8 +610,8 @@ def test_a_database_that_is_away_is_503_everywhere(tmp_path: Path):
 
 
 def folder_config(url: str, folder: Path) -> Any:
-    from mongover.config import Config  # noqa: PLC0415 - only this test makes one by hand
-    from mongover.urls import SecretUrl  # noqa: PLC0415 - the same
+    from mongover.config.config import Config  # noqa: PLC0415 - only this test makes one by hand
+    from mongover.config.urls import SecretUrl  # noqa: PLC0415 - the same
 
     return Config(
         url=SecretUrl(url),

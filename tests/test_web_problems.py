@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mongover import errors
-from mongover.config import Config
-from mongover.urls import SecretUrl
+from mongover.config.config import Config
+from mongover.config.urls import SecretUrl
 from mongover.web.guard import host_name
 from mongover.web.problems import Redaction, problem_of
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.applications import Starlette
 
-from mongover import events
 from mongover.errors import Interrupted
-from mongover.history import MongoHistory
-from mongover.lease import Lease
+from mongover.history.lease import Lease
+from mongover.history.mongo import MongoHistory
+from mongover.history.record import Direction
 from mongover.migrator import Migrator
-from mongover.records import Direction
-from mongover.survey import Running
+from mongover.report.status import Running
+from mongover.running import events
 from mongover.web import models
 from mongover.web.health import Health, health_document
 from mongover.web.runs import KEPT, Order, Progress, Run, advance
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from fastapi.testclient import TestClient
 
-    from mongover.config import Config
+    from mongover.config.config import Config
     from tests.servers import Server
     from tests.web_support import Gate
 
@@ -471,7 +471,7 @@ def test_a_database_that_goes_away_during_a_run_is_503_and_the_next_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # The history tries for half a minute to reach its server again; a test need not.
-    monkeypatch.setattr("mongover.store.MongoHistory", partial(MongoHistory, patience=1.0))
+    monkeypatch.setattr("mongover.history.store.MongoHistory", partial(MongoHistory, patience=1.0))
     node = Node().start()
     try:
         url = f"mongodb://{node.address}/?directConnection=true&heartbeatFrequencyMS=500"

@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mongover.cli import serve as command
+from mongover.cli.commands import serve as command
 from mongover.errors import UsageError
 from mongover.migrator import Migrator
 from mongover.web import create_app, serve
+from mongover.web.app import LOOPBACK_NAMES, allowed_hosts, is_loopback, listen, refuse_open_server
 from mongover.web.auth import Tokens
-from mongover.web.server import (
-    LOOPBACK_NAMES,
-    allowed_hosts,
-    is_loopback,
-    listen,
-    refuse_open_server,
-)
 from tests.servers import run_cli, wait_until
 from tests.web_support import (
     TOKEN,
@@ -38,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from mongover.config import Config
+    from mongover.config.config import Config
     from tests.servers import Server
     from tests.web_support import Served
 
@@ -176,7 +170,7 @@ def test_the_server_can_be_stopped_from_a_thread_that_is_not_the_main_one(
         run(self, sockets=sockets)
 
     monkeypatch.setattr(uvicorn.Server, "run", remember)
-    monkeypatch.setattr("mongover.web.server.LOGGING", None)
+    monkeypatch.setattr("mongover.web.app.LOGGING", None)
     codes: list[int] = []
     with Migrator(config) as migrator:
         thread = threading.Thread(target=lambda: codes.append(serve(migrator, port=0, environ={})))
@@ -198,7 +192,7 @@ def test_the_application_alone_has_its_document_and_no_pages_from_elsewhere(conf
 
 
 def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delitem(sys.modules, "mongover.web.server", raising=False)
+    monkeypatch.delitem(sys.modules, "mongover.web.app", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(UsageError, match="needs uvicorn") as caught:
         command._server()
@@ -206,7 +200,7 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.
 
 
 def test_a_missing_module_of_our_own_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "mongover.web.server", None)
+    monkeypatch.setitem(sys.modules, "mongover.web.app", None)
     with pytest.raises(ModuleNotFoundError):
         command._server()
 

@@ -15,8 +15,8 @@ import httpx2
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from mongover.config import Config
-from mongover.urls import SecretUrl
+from mongover.config.config import Config
+from mongover.config.urls import SecretUrl
 from mongover.web import migrations_router
 from tests.servers import ROOT, cli_environment, wait_until
 

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from mongover import __version__, errors
-from mongover.cli.output import Output
-from mongover.cli.settings import Settings, guess_settings, shared_options, take_settings
-from mongover.cli.shape import Root, bug_of, write_options
+from mongover import errors
+from mongover.cli.command import Root, bug_of, write_options
+from mongover.cli.options import Settings, guess_settings, shared_options, take_settings
+from mongover.cli.screen.output import Output
+from mongover.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mongover.cli.shape import Opener
+    from mongover.cli.command import Opener
 
 # Section by section: the command, the module that holds it, and its line of help, which is the
 # first line of its docstring (a test compares them).
@@ -42,26 +43,26 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Run them": {
         "try": ("data", "Show what a revision would do to a sample of documents."),
-        "plan": ("running", "Show what a run would do."),
-        "upgrade": ("running", "Apply pending revisions."),
-        "downgrade": ("running", "Revert applied revisions."),
+        "plan": ("run", "Show what a run would do."),
+        "upgrade": ("run", "Apply pending revisions."),
+        "downgrade": ("run", "Revert applied revisions."),
         "serve": ("serve", "Serve the HTTP API."),
     },
     "Look": {
-        "status": ("reading", "Show each schema and what is pending."),
-        "current": ("reading", "Show the applied head of each schema."),
-        "heads": ("reading", "Show the newest file of each schema."),
-        "history": ("reading", "Show what was applied, newest first."),
-        "show": ("reading", "Show one revision and its record."),
+        "status": ("read", "Show each schema and what is pending."),
+        "current": ("read", "Show the applied head of each schema."),
+        "heads": ("read", "Show the newest file of each schema."),
+        "history": ("read", "Show what was applied, newest first."),
+        "show": ("read", "Show one revision and its record."),
         "lock": ("server", "Show who holds the lock."),
     },
     "Mend": {
-        "verify": ("mending", "Compare every record with its file."),
-        "diff": ("mending", "Show what changed in a file since it was applied."),
-        "restore": ("mending", "Write a lost file back from its record."),
-        "repair": ("mending", "Accept an edited file as it is."),
-        "resolve": ("mending", "Say what a stopped revision left behind."),
-        "stamp": ("mending", "Record revisions as applied without running them."),
+        "verify": ("repair", "Compare every record with its file."),
+        "diff": ("repair", "Show what changed in a file since it was applied."),
+        "restore": ("repair", "Write a lost file back from its record."),
+        "repair": ("repair", "Accept an edited file as it is."),
+        "resolve": ("repair", "Say what a stopped revision left behind."),
+        "stamp": ("repair", "Record revisions as applied without running them."),
         "rejects": ("data", "Show the documents that could not be transformed."),
         "backups": ("data", "Show what revisions kept of what they removed."),
         "unlock": ("server", "End the lock of another process."),
@@ -85,7 +86,7 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"mongover.cli.{COMMANDS[cmd_name][0]}")
+        module = import_module(f"mongover.cli.commands.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, _attribute(cmd_name))
         return command
 

@@ -14,7 +14,7 @@ from mongover.errors import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mongover.stop import Stop
+    from mongover.running.stop import Stop
 
 _SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 _ECHO: Final = 1.0

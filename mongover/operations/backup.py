@@ -1,25 +1,72 @@
-"""What an irreversible change removes, kept beside the history so that it can be put back."""
+"""Backups of documents and fields: kept beside the history, put back, listed and dropped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
-from mongover.errors import OperationFailed
-from mongover.operations.base import (
-    Document,
-    Operation,
-    Outcome,
-    Target,
-    check_choice,
-    check_name,
-    one_line,
-    stored_collection,
-)
-from mongover.operations.serverside import Change, perform
+from mongover.config.names import backups_of
+from mongover.errors import OperationFailed, UsageError
+from mongover.operations.arguments import check_choice, check_name, one_line
+from mongover.operations.base import Operation
+from mongover.operations.bulk.ranges import size_of
+from mongover.operations.bulk.server_side import Change, perform
+from mongover.operations.ddl import stored_collection
 
 if TYPE_CHECKING:
-    from mongover.operations.pace import Pace
+    from typing import Any, Final
+
+    from mongover.operations.base import Document, Outcome, Target
+    from mongover.operations.bulk.pace import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class BackupInfo:
+    """One collection of kept values; `documents` and `bytes` are the server's own counters."""
+
+    name: str
+    revision: str
+    collection: str
+    documents: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as `--json` shows it."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "collection": self.collection,
+            "documents": self.documents,
+            "bytes": self.bytes,
+        }
+
+
+def list_backups(db: Any, history: str) -> tuple[BackupInfo, ...]:
+    """All backups beside a history, by name."""
+    prefix = backups_of(history)
+    found = db.list_collections(filter={"type": "collection"}, nameOnly=True)
+    names = sorted(row["name"] for row in found if row["name"].startswith(prefix))
+    return tuple(_info(db, name, name.removeprefix(prefix)) for name in names)
+
+
+def _info(db: Any, name: str, rest: str) -> BackupInfo:
+    revision, _, collection = rest.partition("_")
+    size = size_of(db, name)
+    return BackupInfo(name, revision, collection, size.documents, size.documents * size.average)
+
+
+def drop_backup(db: Any, history: str, name: str) -> BackupInfo:
+    """Drop one backup, and say what it was.
+
+    Raises:
+        UsageError: there is no backup of that name.
+    """
+    known = {backup.name: backup for backup in list_backups(db, history)}
+    if name not in known:
+        raise UsageError(f"there is no backup {name!r}", hint="mongover backups")
+    db.drop_collection(name)
+    return known[name]
+
 
 ON_EXISTING: Final = ("keep", "overwrite")
 
@@ -27,11 +74,6 @@ ON_EXISTING: Final = ("keep", "overwrite")
 def backup_name(history: str, revision: str, collection: str) -> str:
     """The collection that holds a revision's backup of another."""
     return f"{backups_of(history)}{revision}_{collection}"
-
-
-def backups_of(history: str) -> str:
-    """What the names of all backups beside a history begin with, and no other's."""
-    return f"{history}_backup_"
 
 
 def _name_for(operation: Operation, target: Target, collection: str) -> str:

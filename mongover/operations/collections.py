@@ -6,22 +6,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from mongover.errors import OperationConflict, OperationFailed
-from mongover.operations.base import (
-    Document,
-    Operation,
-    Outcome,
-    Target,
+from mongover.operations.arguments import (
     check_choice,
     check_name,
-    ddl,
     mongo_options,
     one_line,
     plain,
     snake,
     source,
     spellings,
-    stored_collection,
 )
+from mongover.operations.base import Document, Operation, Outcome, Target
+from mongover.operations.ddl import ddl, stored_collection
 from mongover.operations.validation import as_validator, left_out_message, same_validator
 from mongover.operations.views import repoint, warn_of_readers
 

@@ -6,22 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mongover.errors import OperationFailed
-from mongover.operations.base import (
-    Document,
-    Operation,
-    Outcome,
-    Target,
-    check_choice,
-    check_name,
-    check_path,
-    one_line,
-)
+from mongover.operations.arguments import check_choice, check_name, check_path, one_line
+from mongover.operations.base import Document, Operation, Outcome, Target
+from mongover.operations.bulk.ranges import both
+from mongover.operations.bulk.server_side import Change, perform, updating
 from mongover.operations.duplicates import shown
-from mongover.operations.ranges import both
-from mongover.operations.serverside import Change, perform, updating
 
 if TYPE_CHECKING:
-    from mongover.operations.pace import Pace
+    from mongover.operations.bulk.pace import Pace
 
 TYPES = ("double", "string", "objectId", "bool", "date", "int", "long", "decimal")
 ON_ERROR = ("refuse", "keep", "null", "unset")

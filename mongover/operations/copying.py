@@ -6,27 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mongover.errors import OperationFailed
-from mongover.operations.base import (
-    Document,
-    Operation,
-    Outcome,
-    Target,
-    check_choice,
-    check_name,
-    check_path,
-    one_line,
-    stored_collection,
-)
+from mongover.operations.arguments import check_choice, check_name, check_path, one_line
+from mongover.operations.base import Document, Operation, Outcome, Target
+from mongover.operations.bulk.ranges import BY_ID
+from mongover.operations.bulk.server_side import Change, perform
+from mongover.operations.ddl import stored_collection
 from mongover.operations.duplicates import shown
-from mongover.operations.ranges import BY_ID
-from mongover.operations.serverside import Change, perform
 from mongover.operations.stages import by_chance, flow_of, mentions, reads, tells_time
 from mongover.operations.yields import count_yield
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mongover.operations.pace import Pace
+    from mongover.operations.bulk.pace import Pace
     from mongover.operations.stages import Flow
     from mongover.operations.yields import Yield
 

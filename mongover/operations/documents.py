@@ -11,13 +11,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mongover.errors import OperationFailed
-from mongover.operations.base import (
-    Advance,
-    Document,
-    Operation,
-    Outcome,
+from mongover.operations.arguments import (
     Source,
-    Target,
     check_choice,
     check_name,
     check_path,
@@ -25,17 +20,18 @@ from mongover.operations.base import (
     one_line,
     plain,
 )
+from mongover.operations.base import Advance, Document, Operation, Outcome, Target
+from mongover.operations.bulk.ranges import BY_ID, both
+from mongover.operations.bulk.server_side import Change, deleting, perform, updating
 from mongover.operations.duplicates import shown
 from mongover.operations.naming import before_it_goes
-from mongover.operations.ranges import BY_ID, both
-from mongover.operations.serverside import Change, deleting, perform, updating
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pymongo import InsertOne, ReplaceOne, UpdateOne
 
-    from mongover.operations.pace import Pace
+    from mongover.operations.bulk.pace import Pace
 
     Write = InsertOne[Document] | ReplaceOne[Document] | UpdateOne
 

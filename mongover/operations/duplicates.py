@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mongover.operations.base import Document, plain, source
+from mongover.operations.arguments import plain, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pymongo.collection import Collection
+
+    from mongover.operations.base import Document
 
 SHOWN = 5
 _WIDTH = 40

@@ -7,16 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mongover.errors import NotInTransaction, OperationFailed, RevisionError
+from mongover.operations.arguments import check_name, check_path
 from mongover.operations.backup import Backup, RestoreBackup
-from mongover.operations.base import (
-    TRANSACTION_HINT,
-    Document,
-    Operation,
-    Outcome,
-    Target,
-    check_name,
-    check_path,
-)
+from mongover.operations.base import TRANSACTION_HINT, Document, Operation, Outcome, Target
+from mongover.operations.bulk.change import DELETE
+from mongover.operations.bulk.pace import Pace
+from mongover.operations.bulk.worker import BATCH
 from mongover.operations.collections import (
     CreateCollection,
     CreateView,
@@ -27,7 +23,6 @@ from mongover.operations.collections import (
 )
 from mongover.operations.conversion import ConvertField
 from mongover.operations.copying import Copy
-from mongover.operations.difference import DELETE
 from mongover.operations.documents import (
     AddField,
     Delete,
@@ -38,6 +33,7 @@ from mongover.operations.documents import (
     check_filter,
     check_update,
 )
+from mongover.operations.failures import translate
 from mongover.operations.index import Index
 from mongover.operations.indexes import (
     CreateIndex,
@@ -47,10 +43,7 @@ from mongover.operations.indexes import (
     ReplaceIndex,
     UnhideIndex,
 )
-from mongover.operations.pace import Pace
 from mongover.operations.transform import Transform, check_projection
-from mongover.operations.transforming import BATCH
-from mongover.operations.translate import translate
 from mongover.operations.validators import DropValidator, SetValidator
 
 if TYPE_CHECKING:
@@ -61,9 +54,9 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from mongover.operations.base import Former
+    from mongover.operations.bulk.pace import PaceOptions
     from mongover.operations.collections import CollectionOptions, ModifyOptions
     from mongover.operations.index import IndexOptions
-    from mongover.operations.pace import PaceOptions
 
 
 class Operations:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mongover.errors import OperationFailed
-from mongover.operations.base import (
-    Document,
+from mongover.operations.arguments import (
     mongo_options,
     nearest,
     one_line,
@@ -20,6 +19,8 @@ from mongover.operations.collections import collation_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from mongover.operations.base import Document
 
 
 Direction = int | str

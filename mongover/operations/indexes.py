@@ -6,23 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mongover.errors import OperationFailed
-from mongover.operations.base import (
-    Operation,
-    Outcome,
-    Source,
-    Target,
-    call,
-    check_name,
-    one_line,
-    plain,
-    source,
-)
+from mongover.operations.arguments import Source, call, check_name, one_line, plain, source
+from mongover.operations.base import Operation, Outcome, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-from mongover.operations.building import (
+from mongover.operations.index import Index, Keys, index_json, reference, reference_text
+from mongover.operations.index_builds import (
     build,
     drop,
     find_index,
@@ -30,7 +22,6 @@ from mongover.operations.building import (
     set_hidden,
     stored_indexes,
 )
-from mongover.operations.index import Index, Keys, index_json, reference, reference_text
 from mongover.operations.replacing import Replacement
 
 

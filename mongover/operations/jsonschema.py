@@ -12,10 +12,12 @@ from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any
 
 from mongover.errors import OperationFailed
-from mongover.operations.base import Document, nearest
+from mongover.operations.arguments import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from mongover.operations.base import Document
 
 _TYPES: Mapping[str, tuple[str, ...]] = {
     "integer": ("int", "long"),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mongover.errors import DuplicateValues
-from mongover.operations.base import Document, Target, source, stored_collection
-from mongover.operations.building import stored_index, stored_indexes
+from mongover.operations.arguments import source
+from mongover.operations.ddl import stored_collection
 from mongover.operations.duplicates import find_duplicates, table
+from mongover.operations.index_builds import stored_index, stored_indexes
 from mongover.operations.views import readers, stored_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from mongover.operations.base import Document, Target
     from mongover.operations.index import Index
 
 

@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mongover.errors import DuplicateValues, MongoverError, OperationConflict, OperationFailed
-from mongover.operations.base import Document, Operation, Outcome, Target, ddl, stored_collection
-from mongover.operations.building import (
+from mongover.operations.ddl import ddl, stored_collection
+from mongover.operations.failures import translate
+from mongover.operations.index import Index, Keys
+from mongover.operations.index_builds import (
     build,
     conflict_of,
     drop,
@@ -33,11 +35,11 @@ from mongover.operations.building import (
     stored_keys,
     wanted_options,
 )
-from mongover.operations.index import Index, Keys
-from mongover.operations.translate import translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from mongover.operations.base import Document, Operation, Outcome, Target
 
 KEPT = "the old index was kept."
 _IN_PLACE = frozenset({"expireAfterSeconds", "hidden", "unique", "prepareUnique"})

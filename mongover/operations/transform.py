@@ -11,42 +11,23 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from mongover.collector import collect_seldom
 from mongover.errors import OperationFailed
-from mongover.operations.base import (
-    Advance,
-    Document,
-    Operation,
-    Outcome,
-    Place,
-    Source,
-    Target,
-    Ticket,
-    check_choice,
-    check_name,
-    one_line,
-    plain,
-)
-from mongover.operations.batches import Course, walk_spans
-from mongover.operations.checkpoints import (
-    Checkpoints,
-    Counts,
-    Halted,
-    Span,
-    ends_at,
-    reached,
-)
-from mongover.operations.computing import Spec
-from mongover.operations.ranges import cut, exact, last_id, size_of
-from mongover.operations.serverside import Watch, let_end
-from mongover.operations.transforming import BATCH, Transforming
+from mongover.operations.arguments import Source, check_choice, check_name, one_line, plain
+from mongover.operations.base import Advance, Document, Operation, Outcome, Place, Target, Ticket
+from mongover.operations.bulk.batches import Course, walk_spans
+from mongover.operations.bulk.checkpoints import Checkpoints, Counts, Halted, Span, ends_at, reached
+from mongover.operations.bulk.compute import Spec
+from mongover.operations.bulk.ranges import cut, exact, last_id, size_of
+from mongover.operations.bulk.server_side import Watch, let_end
+from mongover.operations.bulk.worker import BATCH, Transforming
+from mongover.process import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from mongover.operations.batches import Done
-    from mongover.operations.checkpoints import Work
-    from mongover.operations.pace import Pace
+    from mongover.operations.bulk.batches import Done
+    from mongover.operations.bulk.checkpoints import Work
+    from mongover.operations.bulk.pace import Pace
 
 ON_ERROR = ("stop", "skip", "collect")
 _SPANS_PER_WORKER: Final = 4

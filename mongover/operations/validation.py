@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mongover.errors import OperationFailed
-from mongover.operations.base import Document, nearest
+from mongover.operations.arguments import nearest
 from mongover.operations.jsonschema import KEYWORDS, expanded, translated
+
+if typing.TYPE_CHECKING:
+    from mongover.operations.base import Document
 
 _SHOWN = 10
 

@@ -6,20 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mongover.errors import InvalidDocuments
-from mongover.operations.base import (
-    Document,
-    Operation,
-    Outcome,
-    Target,
-    check_choice,
-    check_name,
-    ddl,
-    one_line,
-    plain,
-    source,
-    stored_collection,
-)
+from mongover.operations.arguments import check_choice, check_name, one_line, plain, source
+from mongover.operations.base import Document, Operation, Outcome, Target
 from mongover.operations.collections import missing
+from mongover.operations.ddl import ddl, stored_collection
 from mongover.operations.duplicates import shown
 from mongover.operations.validation import as_validator, left_out_message
 

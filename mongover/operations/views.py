@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mongover.operations.base import Document, Target, ddl
+from mongover.operations.ddl import ddl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from mongover.operations.base import Document, Target
 
 
 @dataclass(frozen=True, slots=True)

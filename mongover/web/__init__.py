@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mongover.web.api import migrations_router
+    from mongover.web.app import create_app, serve
     from mongover.web.auth import Tokens
-    from mongover.web.server import create_app, serve
 
 __all__ = ["Tokens", "create_app", "migrations_router", "serve"]
 

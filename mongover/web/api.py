@@ -14,12 +14,12 @@ from fastapi import Path as FromPath
 from fastapi.security import HTTPBearer
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from mongover.config import Config
+from mongover.config.config import Config
 from mongover.errors import TargetError, UsageError
+from mongover.history.record import Direction
 from mongover.migrator import Migrator
-from mongover.records import Direction
-from mongover.shutdown import told_of_shutdown
-from mongover.web import models, shapes
+from mongover.process import told_of_shutdown
+from mongover.web import documents, models
 from mongover.web.auth import READ_VARIABLE, WRITE_VARIABLE, Scope, Tokens
 from mongover.web.dashboard import add_dashboard
 from mongover.web.feed import Message, frame
@@ -63,7 +63,7 @@ class Endpoints:
         A line of revisions without a schema stands under the empty name.
         """
         found = await self._service.share("status", self._service.migrator.status)
-        return JSONResponse(shapes.status_document(found))
+        return JSONResponse(documents.status_document(found))
 
     async def plan(self, query: Annotated[models.PlanQuery, Query()]) -> Response:
         """What a run would do. Nothing is run, written or locked."""
@@ -72,13 +72,13 @@ class Endpoints:
             raise UsageError("a plan downwards needs a target", hint="?direction=down&target=-1")
         target = query.target or "head"
         found = await self._service.call(self._service.migrator.plan, direction, target)
-        return JSONResponse(shapes.plan_document(found, self._service.redaction))
+        return JSONResponse(documents.plan_document(found, self._service.redaction))
 
     async def history(self, query: Annotated[models.HistoryQuery, Query()]) -> Response:
         """The records in order of application."""
         records = await self._service.call(self._service.migrator.history, query.span)
         chosen = records[-query.limit :] if query.limit else records
-        return JSONResponse(shapes.history_document(chosen, self._service.redaction))
+        return JSONResponse(documents.history_document(chosen, self._service.redaction))
 
     async def revision(self, id: Name) -> Response:  # noqa: A002 - the word in the address
         """One revision: its file, its record with the log, and what is wrong with it."""
@@ -87,23 +87,25 @@ class Endpoints:
         except TargetError as error:
             detail = self._service.redaction.clean(error.message)
             raise _missing("revision", detail, code=error.code) from error
-        return JSONResponse(shapes.shown_document(shown, self._service.redaction))
+        return JSONResponse(documents.shown_document(shown, self._service.redaction))
 
     async def catalogue(self) -> Response:
         """Every revision of files and history with its links and states, and every problem."""
         migrator, redaction = self._service.migrator, self._service.redaction
         found = await self._service.share("catalogue", migrator.catalogue)
-        return JSONResponse(shapes.catalogue_document(found, migrator.config.database, redaction))
+        return JSONResponse(
+            documents.catalogue_document(found, migrator.config.database, redaction)
+        )
 
     async def access(self, request: Request) -> Response:
         """What the token of this request allows, and what needs one. Needs none itself."""
         scope = scope_of(self._service, request)
-        return JSONResponse(shapes.access_document(scope, self._service.options.tokens))
+        return JSONResponse(documents.access_document(scope, self._service.options.tokens))
 
     async def lock(self) -> Response:
         """Who holds the lock."""
         state = await self._service.call(self._service.migrator.lock)
-        return JSONResponse(shapes.lock_document(state, self._service.redaction))
+        return JSONResponse(documents.lock_document(state, self._service.redaction))
 
     async def health(self, request: Request) -> Response:
         """Whether the application may be sent requests: 200 or 503. Needs no token.
@@ -123,7 +125,7 @@ class Endpoints:
         if run is not None:
             return JSONResponse(run.to_json(self._service.redaction))
         records = await self._service.call(self._service.migrator.history)
-        found = shapes.foreign_run_document(id, records)
+        found = documents.foreign_run_document(id, records)
         if found is None:
             raise _missing("run", "there is no run with this id, or it has left no trace")
         return JSONResponse(found)
@@ -179,7 +181,7 @@ class Endpoints:
     async def run(self, request: Request, query: Annotated[models.RunQuery, Query()]) -> Response:
         """Apply every pending revision."""
         order = self._order(request, query, Direction.UP, "head")
-        return await self._carry_out(request, query, order, shapes.upgrade_document)
+        return await self._carry_out(request, query, order, documents.upgrade_document)
 
     async def run_schema(
         self,
@@ -192,7 +194,7 @@ class Endpoints:
         if schema not in known:
             raise _missing("schema", "there is no schema of this name", more={"known": known})
         order = self._order(request, query, Direction.UP, f"{schema}@head", schema)
-        document = partial(shapes.upgrade_document, schema=schema)
+        document = partial(documents.upgrade_document, schema=schema)
         return await self._carry_out(request, query, order, document)
 
     async def downgrade(
@@ -206,7 +208,7 @@ class Endpoints:
             self._order(request, query, Direction.DOWN, body.target),
             allow_data_loss=tuple(body.allowDataLoss),
         )
-        document = partial(shapes.downgrade_document, redaction=self._service.redaction)
+        document = partial(documents.downgrade_document, redaction=self._service.redaction)
         return await self._carry_out(request, query, order, document)
 
     def _schemas(self) -> list[str]:

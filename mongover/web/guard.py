@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mongover.runlog import failure_text
+from mongover.running.log import failure_text
 from mongover.web.auth import (
     READ_VARIABLE,
     WRITE_VARIABLE,

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mongover.errors import DatabaseError, EmbeddedError, MongoverError
-from mongover.plan import LineState
-from mongover.records import Direction
+from mongover.history.record import Direction
+from mongover.planning.lines import LineState
 from mongover.web.runs import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mongover.migrator import Migrator
-    from mongover.survey import Running, Status
+    from mongover.report.status import Running, Status
     from mongover.web.runs import Run
     from mongover.web.service import StartUp
 

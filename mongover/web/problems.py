@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from mongover import errors
-from mongover.urls import redact
+from mongover.config.urls import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mongover.config import Config
+    from mongover.config.config import Config
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:mongover:problem:"

@@ -16,20 +16,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from mongover import events
 from mongover.errors import Interrupted, LockHeld
-from mongover.records import Direction
-from mongover.runlog import RunLog, failure_text
-from mongover.stop import Stop
+from mongover.history.record import Direction
+from mongover.report.documents import plain
+from mongover.running import events
+from mongover.running.log import RunLog, failure_text
+from mongover.running.stop import Stop
+from mongover.web.documents import event_document
 from mongover.web.feed import Wakers
 from mongover.web.problems import SERVER_ERROR, problem_of
-from mongover.web.shapes import event_document, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mongover.events import Event
     from mongover.migrator import Migrator, RunResult
+    from mongover.running.events import Event
     from mongover.web.feed import Feed
     from mongover.web.problems import Problem, Redaction
 

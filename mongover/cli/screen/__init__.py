@@ -1,0 +1,1 @@
+"""What people see: lines, colours, tables and progress."""

@@ -1,0 +1,1 @@
+"""The server: connection, capabilities, errors of the driver, transactions, the embedded one."""

@@ -1,0 +1,1 @@
+"""The engine under the verbs that change many documents: ranges, batches, checkpoints, workers."""

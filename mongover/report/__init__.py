@@ -1,0 +1,1 @@
+"""The values that answer, and the JSON that they become."""

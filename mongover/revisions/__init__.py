@@ -1,0 +1,1 @@
+"""Revision files: their text, header and folder, and how they are written."""

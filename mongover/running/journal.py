@@ -1,0 +1,285 @@
+"""The notebook of one step: what its operations tell, and what becomes of the record meanwhile."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from mongover.database.faults import chain, is_unreadable, is_unsure
+from mongover.history import changes
+from mongover.history.ledger import Begun, End, Entry, Risk
+from mongover.history.record import Outcome
+from mongover.operations.base import Former
+from mongover.operations.bulk.checkpoints import fingerprint
+from mongover.running import events
+from mongover.running.stop import StopNow, is_interruption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Container, Mapping
+    from contextlib import AbstractContextManager
+    from typing import Any, NoReturn
+
+    from mongover.database.command_watch import CommandWatch
+    from mongover.history.changes import Attempt, History
+    from mongover.history.effects import Ours
+    from mongover.operations import Operation
+    from mongover.operations.base import Advance, Place, Stake, Ticket
+    from mongover.running.events import Listener
+    from mongover.running.long_work import LongWork, Workplace
+    from mongover.running.ownership import Ownership
+    from mongover.running.passage import Passage
+    from mongover.running.stop import Stop
+
+
+class Holding(Protocol):
+    """What a run needs of a lease that it holds."""
+
+    owner: str
+    fence: int
+
+    @property
+    def lost(self) -> str | None:
+        """Why it can no longer be trusted, or None."""
+        ...
+
+    def check(self) -> None:
+        """Raise LockLost once it is lost."""
+        ...
+
+    def guard(self, session: Any) -> None:
+        """Make the session's transaction depend on the lease."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every step of one run shares."""
+
+    run: str
+    database: Any  # a pymongo Database
+    history: History
+    lease: Holding
+    listener: Listener
+    stop: Stop
+    by: Mapping[str, Any]
+    redact: Callable[[str], str]
+    transact: Callable[[Callable[[], None]], None]  # runs its argument in one transaction
+    session: Any  # the run's ClientSession
+    transactions: bool  # whether the server has them
+    strict: bool
+    max_time_ms: int
+    protected: Container[str]  # the collections that are mongover's own
+    watch: CommandWatch  # of the driver's commands
+    workplace: Workplace | None = None  # where long operations keep their checkpoints
+    target: str = ""  # of the plan
+    ours: Mapping[str, Ours] = field(default_factory=dict)  # by revision: what it has made
+    allowed: Collection[str] = ()  # what a downgrade may destroy although no revision made it
+
+    @property
+    def written(self) -> bool:
+        """Whether anything but mongover's own was written to since the watch forgot."""
+        return any(name not in self.protected for name in self.watch.written.copy())
+
+
+@dataclass(slots=True)
+class StepJournal:
+    """What one step did so far: the notebook that its operations write into."""
+
+    attempt: Attempt
+    around: Surroundings
+    declared: bool | None  # what the revision says of itself: that it can be repeated, or cannot
+    started: float
+    long_work: LongWork
+    passage: Passage
+    ownership: Ownership
+    collections: dict[str, None] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    edge_stop: StopNow | None = None  # what ended the code between two batches
+    touched_server: bool = False
+    repeatable: bool = True
+    _atomic: bool = False  # an error of the operation that began means that nothing was changed
+    _text: str = ""  # that operation
+    _identity: str = ""
+    _ticketed: bool = False
+    _batches: bool = False
+
+    def check(self) -> None:
+        """Stop here when the lease is lost or a stop was asked for and is safe."""
+        self.around.lease.check()
+        self.around.stop.check()
+
+    def unrepeatable(self, reason: str) -> None:
+        """Write into the record, once, that what follows must not be done twice."""
+        self.check()
+        self.touched_server = True
+        if self.attempt.transaction:
+            return
+        begun = self.passage.ledger.begun
+        if begun is not None and reason == self._text:
+            if self.passage.begin(replace(begun, risk=Risk.TWICE)):
+                self._note()
+        elif self.declared is None and self.repeatable:
+            self._note(repeatable=False)
+            self.repeatable = False
+
+    def arrive(self, operation: Operation) -> Former | None:
+        """What earlier attempts recorded of the operation that comes now."""
+        text, self._identity = operation.describe(), fingerprint(operation)
+        recorded = self.passage.arrive(text, self._identity)
+        if isinstance(recorded, Entry):
+            self.ownership.finished(operation, recorded.outcome)
+            revision = self.attempt.revision
+            self.around.listener(events.OperationStarted(revision, text))
+            self.around.listener(events.OperationFinished(revision, text, "skipped", 0.0))
+            return Former(recorded.outcome)
+        return Former(proof=recorded.proof) if isinstance(recorded, Begun) else None
+
+    def begin(self, operation: Operation, stake: Stake) -> None:
+        """Record that an operation begins and, in the same write, that those before it ended."""
+        self.touched_server = True
+        self._text = operation.describe()
+        self._atomic = operation.atomic and not operation.several
+        self._ticketed = self._batches = False
+        begun = Begun(self._text, self._identity, Risk(stake.risk), proof=stake.proof)
+        if self.passage.begin(begun) and not self.attempt.transaction:
+            # The code went on after an operation that it did not see through: nobody can follow.
+            loose = self.passage.loose and self.declared is None and self.repeatable
+            self.repeatable = self.repeatable and not loose
+            self._note(repeatable=False if loose else None)
+        self.around.watch.written.clear()
+
+    def held(self, operation: Operation) -> None:
+        """Record that the operation's checkpoints tell exactly how far it is."""
+        begun = self.passage.ledger.begun
+        if begun is None or begun.risk is Risk.NONE or operation.describe() != self._text:
+            return
+        if self.passage.begin(replace(begun, risk=Risk.NONE, proof=None)):
+            self._note()
+
+    def lost_track(self, operation: Operation) -> NoReturn:
+        """Record that nobody can tell what an earlier attempt made of the operation, and raise."""
+        del operation
+        self.touched_server = True
+        raise self.passage.lost_track()
+
+    def _note(self, *, repeatable: bool | None = None) -> None:
+        change = changes.note(self.attempt, self.passage.ledger, repeatable=repeatable)
+        self.around.history.write([change])
+
+    def touched(self, collection: str) -> None:
+        """Note a collection that the revision works on."""
+        self.collections[collection] = None
+
+    def warning(self, message: str) -> None:
+        """Keep a failed creation that `strict = false` forgives."""
+        self.warnings.append(self.around.redact(message))
+        self.around.listener(events.Notice(message, self.attempt.revision, "warning"))
+
+    def operation_started(self, operation: Operation) -> None:
+        """Tell that an operation begins."""
+        text = operation.describe()
+        self.around.listener(events.OperationStarted(self.attempt.revision, text))
+
+    def operation_finished(self, operation: Operation, seconds: float, outcome: str) -> None:
+        """Tell how an operation ended."""
+        text = operation.describe()
+        self.passage.end(outcome)
+        self.ownership.finished(operation, outcome)
+        done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
+        self.around.listener(done)
+
+    def progress(self, operation: Operation, advance: Advance) -> None:
+        """Tell how far a long operation is, and now and then write it into the record."""
+        seconds = time.monotonic() - self.started
+        rate = self.long_work.note(operation, advance)
+        self.around.listener(
+            events.Progress(
+                self.attempt.revision,
+                operation.describe(),
+                advance.done,
+                advance.total,
+                seconds,
+                rate.rate,
+                rate.left,
+                *_told(advance.place),
+            )
+        )
+
+    def ticket(self, operation: Operation) -> Ticket | None:
+        """Where a long operation keeps its checkpoints."""
+        self.check()
+        ticket = self.long_work.ticket(self.passage.place)
+        # Another's, run from inside this one, is not its own.
+        self._ticketed = ticket is not None and operation.describe() == self._text
+        return ticket
+
+    def edges(self) -> AbstractContextManager[None]:
+        """While it lasts, a wish to stop waits for the next edge between two batches."""
+        revision = self.attempt.revision
+        text = f"stopping after this batch of {revision}; press Ctrl-C again to stop now"
+        if not self.can_stop:
+            text += " (leaves it half done)"
+        self._batches = True
+        notice = events.Notice(text, revision, "warning")
+        return self.around.stop.at_edges(deferred=lambda: self.around.listener(notice))
+
+    def edge(self) -> None:
+        """Stop here, between two batches, when the lease is lost or a stop was asked for."""
+        self.around.lease.check()
+        try:
+            self.around.stop.edge()
+        except StopNow as stop:
+            self.edge_stop = stop
+            raise
+
+    def message(self, text: str) -> None:
+        """Pass on what the revision itself says."""
+        self.around.listener(events.Notice(text, self.attempt.revision))
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether ending the code here leaves nothing that a repeat would do twice, or lose."""
+        begun = self.passage.ledger.begun
+        safe = self.repeatable and (begun is None or begun.risk is Risk.NONE)
+        return self.attempt.transaction or self.declared is True or safe
+
+    def broke_off(self, operation: Operation, error: BaseException) -> None:
+        """Note what is known of an operation that an error ended."""
+        del operation
+        self.passage.ledger = self.passage.ledger.left(self._end(error))
+
+    def _end(self, error: BaseException) -> End:
+        if error is self.edge_stop and self._ticketed:
+            return End.HELD
+        if not self._batches and not self.around.written:
+            return End.NOTHING
+        causes = tuple(chain(error))
+        if is_interruption(error) or any(map(is_unsure, causes)):
+            return End.UNKNOWN
+        if self._atomic or any(map(is_unreadable, causes)):
+            return End.NOTHING
+        return End.FAILED
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is known of what an attempt that ended badly leaves."""
+        untouched = not self.touched_server and self.passage.ledger.empty
+        return Outcome.NOTHING if self.attempt.transaction or untouched else Outcome.UNKNOWN
+
+    @property
+    def blocks(self) -> bool:
+        """Whether an attempt that ends here leaves what only a person can judge."""
+        unclear = not self.repeatable or self.passage.ledger.blocked
+        return unclear and self.outcome is Outcome.UNKNOWN
+
+    @property
+    def milliseconds(self) -> float:
+        """The time since the step began."""
+        return round((time.monotonic() - self.started) * 1_000, 1)
+
+
+def _told(place: Place | None) -> tuple[int | None, int | None, str | None]:
+    if place is None:
+        return None, None, None
+    return place.ranges, place.ranges_done, place.reached or None
