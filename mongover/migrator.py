@@ -423,14 +423,14 @@ class Migrator:
         from mongover.operations.backup import list_backups  # noqa: PLC0415 - the driver is heavy
 
         with self._database() as store:
-            return list_backups(store.server.database, self.config.collection)
+            return list_backups(store.server.database, self.config.own)
 
     def drop_backup(self, name: str) -> BackupInfo:
         """Drop one backup; nothing else can put its values back."""
         from mongover.operations.backup import drop_backup  # noqa: PLC0415 - the driver is heavy
 
         with self._database() as store:
-            return drop_backup(store.server.database, self.config.collection, name)
+            return drop_backup(store.server.database, self.config.own, name)
 
     # ---- files ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import bson
 from pymongo import WriteConcern
 
+from mongover.config.names import OwnCollections
 from mongover.operations import Operations, Target
 from mongover.operations.base import Ticket
 
@@ -89,9 +90,8 @@ class Notebook:
 
     def ticket(self, operation: Operation) -> Ticket | None:
         self.tickets += 1
-        return Ticket(
-            "_m_checkpoints", "_m_rejects", self.revision, "up", self.tickets, "me", self.fence
-        )
+        own = OwnCollections("_m")
+        return Ticket(own, self.revision, "up", self.tickets, "me", self.fence)
 
     @contextmanager
     def edges(self) -> Iterator[None]:

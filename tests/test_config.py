@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -470,3 +471,14 @@ def test_to_load_a_configuration_imports_no_driver_and_no_model(overrides: str, 
         [sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{engine} []\n"
+
+
+def test_every_collection_of_our_own_is_known_by_the_name_that_it_is_given() -> None:
+    own = Config(collection="_m").own
+    backup = own.backup("0001_a", "old_users")
+    for name in (own.history, own.lock, own.checkpoints, own.rejects, backup):
+        assert name in own
+        assert name.startswith("_m")
+        assert name not in Config(collection="_n").own
+    assert own.lock == Config(collection="_m").lock_collection
+    assert pickle.loads(pickle.dumps(own)) == own  # noqa: S301 - our own bytes

@@ -9,7 +9,6 @@ import pytest
 
 from mongover.cli.app import run
 from mongover.config.config import Config
-from mongover.config.names import own_collections
 from mongover.errors import OperationFailed, UsageError
 from mongover.migrator import Migrator
 
@@ -190,7 +189,7 @@ def upgrade(op):
 
 
 def test_only_what_begins_like_a_backup_of_this_history_is_protected() -> None:
-    own = own_collections(Config(collection="_m"))
+    own = Config(collection="_m").own
     for name in (
         "_m",
         "_m_lock",

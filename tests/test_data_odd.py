@@ -10,6 +10,7 @@ from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
+from mongover.config.names import OwnCollections
 from mongover.errors import OperationFailed
 from mongover.operations.base import Ticket
 from mongover.operations.bulk import kept_aside
@@ -211,7 +212,7 @@ def test_what_an_attempt_kept_aside_counts_only_when_the_batch_is_committed(
         if bad.pop(0):
             raise ValueError(doc)
 
-    ticket = Ticket("_m_checkpoints", "_m_rejects", "0001", "up", 1, "me", 1)
+    ticket = Ticket(OwnCollections("_m"), "0001", "up", 1, "me", 1)
     step = Transforming(replica_db, Spec("a", None, (), "f", "collect", 10), change, ticket)
     span = Span("", [], [1])
     with replica_db.client.start_session() as session:

@@ -22,6 +22,7 @@ from mongover.config.kinds import (
     shown_value,
     wrong_value,
 )
+from mongover.config.names import OwnCollections
 from mongover.config.urls import SecretUrl, url_database, url_problem
 from mongover.errors import ConfigError
 
@@ -134,9 +135,14 @@ class Config:
         return str(self.url)
 
     @property
+    def own(self) -> OwnCollections:
+        """The names of mongover's own collections."""
+        return OwnCollections(self.collection)
+
+    @property
     def lock_collection(self) -> str:
         """The collection of the lock."""
-        return f"{self.collection}_lock"
+        return self.own.lock
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, JSON-like, the URL without its secrets."""

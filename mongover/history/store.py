@@ -32,8 +32,8 @@ class Store:
     def __init__(self, server: Server, config: Config, *, url: str) -> None:
         self.server: Server | MockServer = server
         self.url = url  # where workers of a run connect to; empty where they cannot
-        self.history: History = MongoHistory(server.records(config.collection))
-        self._locks = server.records(config.lock_collection)
+        self.history: History = MongoHistory(server.records(config.own.history))
+        self._locks = server.records(config.own.lock)
         self._config = config
 
     def new_lease(self, command: str, *, wait: float | None = None) -> Lease | SoloLease:
@@ -47,12 +47,9 @@ class Store:
     @property
     def rejects(self) -> Any:
         """The collection of the documents that transforms kept aside."""
-        return self._beside("rejects")
-
-    def _beside(self, name: str) -> Any:
-        full = f"{self._config.collection}_{name}"
+        name = self._config.own.rejects
         records = getattr(self.server, "records", None)  # what only pretends has no concerns
-        return self.server.database[full] if records is None else records(full)
+        return self.server.database[name] if records is None else records(name)
 
     def read_lease(self) -> LeaseState | None:
         """The lease as it stands; None if there never was one."""

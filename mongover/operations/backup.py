@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mongover.config.names import backups_of
 from mongover.errors import OperationFailed, UsageError
 from mongover.operations.arguments import check_choice, check_name, one_line
 from mongover.operations.base import Operation
@@ -16,6 +15,7 @@ from mongover.operations.ddl import stored_collection
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from mongover.config.names import OwnCollections
     from mongover.operations.base import Document, Outcome, Target
     from mongover.operations.bulk.pace import Pace
 
@@ -41,27 +41,25 @@ class BackupInfo:
         }
 
 
-def list_backups(db: Any, history: str) -> tuple[BackupInfo, ...]:
+def list_backups(db: Any, own: OwnCollections) -> tuple[BackupInfo, ...]:
     """All backups beside a history, by name."""
-    prefix = backups_of(history)
     found = db.list_collections(filter={"type": "collection"}, nameOnly=True)
-    names = sorted(row["name"] for row in found if row["name"].startswith(prefix))
-    return tuple(_info(db, name, name.removeprefix(prefix)) for name in names)
+    names = sorted(row["name"] for row in found if row["name"].startswith(own.backup_prefix))
+    return tuple(_info(db, name, *own.backup_of(name)) for name in names)
 
 
-def _info(db: Any, name: str, rest: str) -> BackupInfo:
-    revision, _, collection = rest.partition("_")
+def _info(db: Any, name: str, revision: str, collection: str) -> BackupInfo:
     size = size_of(db, name)
     return BackupInfo(name, revision, collection, size.documents, size.documents * size.average)
 
 
-def drop_backup(db: Any, history: str, name: str) -> BackupInfo:
+def drop_backup(db: Any, own: OwnCollections, name: str) -> BackupInfo:
     """Drop one backup, and say what it was.
 
     Raises:
         UsageError: there is no backup of that name.
     """
-    known = {backup.name: backup for backup in list_backups(db, history)}
+    known = {backup.name: backup for backup in list_backups(db, own)}
     if name not in known:
         raise UsageError(f"there is no backup {name!r}", hint="mongover backups")
     db.drop_collection(name)
@@ -71,11 +69,6 @@ def drop_backup(db: Any, history: str, name: str) -> BackupInfo:
 ON_EXISTING: Final = ("keep", "overwrite")
 
 
-def backup_name(history: str, revision: str, collection: str) -> str:
-    """The collection that holds a revision's backup of another."""
-    return f"{backups_of(history)}{revision}_{collection}"
-
-
 def _name_for(operation: Operation, target: Target, collection: str) -> str:
     ticket = target.journal.ticket(operation)
     if ticket is None:
@@ -83,7 +76,7 @@ def _name_for(operation: Operation, target: Target, collection: str) -> str:
             f"{operation.describe()}: there is no place for backups",
             hint="set `transaction = False` in the revision",
         )
-    return backup_name(ticket.checkpoints.removesuffix("_checkpoints"), ticket.revision, collection)
+    return ticket.own.backup(ticket.revision, collection)
 
 
 def _merging(source: str, stages: list[Document], merge: Document) -> Any:

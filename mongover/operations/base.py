@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
+    from mongover.config.names import OwnCollections
+
 
 Document = dict[str, Any]
 Outcome = Literal["done", "unchanged", "warning"]
@@ -149,16 +151,14 @@ class Ticket:
     """One long operation of one attempt, as its checkpoints name it; picklable.
 
     Attributes:
-        checkpoints: The collection of the checkpoints.
-        rejects: The collection of the documents that were kept aside.
+        own: The names of the collections of checkpoints, of what is kept aside, and of backups.
         ordinal: The place of the operation among those of the revision.
         part: Which of the operation's own long works it is; most have one.
         owner: The holder of the lease.
         fence: Its fence.
     """
 
-    checkpoints: str
-    rejects: str
+    own: OwnCollections
     revision: str
     direction: str
     ordinal: int

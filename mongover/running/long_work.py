@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from mongover.config.names import OwnCollections
     from mongover.history.changes import Attempt, History
     from mongover.operations import Operation
     from mongover.operations.base import Advance
@@ -31,8 +32,7 @@ _NOTE_EVERY: Final = 1.5
 class Workplace:
     """Where long operations keep what they need, and how workers get at the database."""
 
-    checkpoints: str
-    rejects: str
+    own: OwnCollections
     url: str = field(repr=False)
     database: str = ""
     timeout: float = 5.0
@@ -103,8 +103,7 @@ class LongWork:
         self._last = (place, part + 1 if place == before else 0)
         door = RevisionDoor(home.url, home.database, home.timeout, self._revision, self.paths)
         ticket = Ticket(
-            checkpoints=home.checkpoints,
-            rejects=home.rejects,
+            own=home.own,
             revision=attempt.revision,
             direction=attempt.direction.value,
             ordinal=place,
@@ -129,7 +128,7 @@ class LongWork:
         stale = {"revision": ticket.revision}
         if self._attempt.direction is Direction.DOWN:  # it may yet be taken for applied again
             stale["direction"] = ticket.direction
-        self._database[ticket.rejects].delete_many(stale)
+        self._database[ticket.own.rejects].delete_many(stale)
 
     def note(self, operation: Operation, advance: Advance) -> Rate:
         """Keep how far it is on the record, at most every second or so; the rate so far.
@@ -166,7 +165,7 @@ class LongWork:
         if (self._tickets or self._goes_on) and self._workplace is not None:
             self._tickets = 0
             place = self._workplace
-            self._database[place.checkpoints].delete_many({"revision": self._attempt.revision})
+            self._database[place.own.checkpoints].delete_many({"revision": self._attempt.revision})
 
 
 @dataclass(frozen=True, slots=True)

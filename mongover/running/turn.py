@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
-from mongover.config.names import own_collections
 from mongover.errors import (
     Blocked,
     DatabaseError,
@@ -345,7 +344,7 @@ class Turn:
             transactions=transactions,
             strict=self.config.strict,
             max_time_ms=int(self.config.ddl_max_time * 1_000),
-            protected=own_collections(self.config),
+            protected=self.config.own,
             watch=self.store.server.watch,
             workplace=_workplace(self.config, self.store),
             target=request.target,
@@ -378,8 +377,7 @@ def _workplace(config: Config, store: Store) -> Workplace | None:
     if not store.url:
         return None
     return Workplace(
-        checkpoints=f"{config.collection}_checkpoints",
-        rejects=f"{config.collection}_rejects",
+        own=config.own,
         url=store.url,
         database=config.database,
         timeout=config.connect_timeout,

@@ -146,7 +146,7 @@ def collection_of(db: Database[Any], ticket: Ticket) -> Collection[Document]:
     from pymongo import ReadPreference, WriteConcern  # noqa: PLC0415 - heavy, needed only to run
 
     return db.get_collection(
-        ticket.checkpoints,
+        ticket.own.checkpoints,
         codec_options=exact(db.codec_options),
         write_concern=WriteConcern("majority", j=True),
         read_preference=ReadPreference.PRIMARY,

@@ -49,7 +49,7 @@ class Aside:
             )
         statements = [self._rejection(item) for item in items[:room]]
         if statements:
-            send(self._db, {"update": self._ticket.rejects, "updates": statements}, session)
+            send(self._db, {"update": self._ticket.own.rejects, "updates": statements}, session)
         self._new = len(statements)
 
     def settled(self) -> None:
@@ -60,7 +60,7 @@ class Aside:
     def _room(self) -> int:
         if self._kept < 0:
             found = {"operation": self._ticket.key}
-            self._kept = self._db[self._ticket.rejects].count_documents(found)
+            self._kept = self._db[self._ticket.own.rejects].count_documents(found)
         limit = _COLLECTED_KEPT if self._spec.on_error == "collect" else _SKIPPED_KEPT
         return max(0, limit - self._kept)
 
