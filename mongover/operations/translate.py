@@ -28,6 +28,8 @@ _UNAUTHORIZED = 13
 _PRIMARY_GONE = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 _HINTS: Mapping[int, str] = {
     26: "the collection is not there: create it first",
+    28: "an array or a value is on the path, where the operator needs a document: "
+    '"items.$[].x" names every element',
     66: "_id and shard keys cannot be changed",
     121: "the documents must satisfy the collection's validator",
     181: "several indexes have these keys: use the name",
