@@ -18,7 +18,7 @@ from mongover.operations.base import (
 )
 from mongover.operations.paths import put, without
 from mongover.operations.ranges import both
-from mongover.operations.reaching import refuse, walked
+from mongover.operations.reaching import documents, refuse, walked
 from mongover.operations.serverside import Change, perform, updating
 
 if TYPE_CHECKING:
@@ -74,7 +74,21 @@ class ConvertField(Operation):
             self._check(target, path)
         found, stage = self._plainly() if path is None else self._walked(path)
         change = Change(self.collection, found, updating(self.collection, [stage]), settles=True)
-        return perform(self, target, change, self.pace)
+        outcome = perform(self, target, change, self.pace)
+        if outcome == "unchanged":
+            self._tell_of_arrays(target)
+        return outcome
+
+    def _tell_of_arrays(self, target: Target) -> None:
+        """What was perhaps meant, and is not done, is said."""
+        other = {"$elemMatch": {"$not": {"$type": [self.to, "null"]}}}
+        found = target.db[self.collection].count_documents(both(self.filter, {self.field: other}))
+        if found:
+            target.journal.message(
+                f"{documents(found, 'keeps', 'keep')} an array at "
+                f"{target.namespace(self.collection)}.{self.field}: the elements of an array in "
+                "the place of the value are not converted (op.update with a pipeline can)"
+            )
 
     # -- where no array stands on the path ------------------------------------------------------
 
