@@ -442,7 +442,7 @@ def check_projection(fields: str | Iterable[str] | None) -> tuple[str, ...]:
             whole = name.partition(".")[0] if isinstance(name, str) else ""
             hint = f'the whole top-level field: "{whole}"' if whole and "$" not in whole else ""
             raise OperationFailed(
-                f"{name!r} is no top-level field, and no other can be read or kept alone",
+                f"{name!r} is no top-level field, so it cannot be in a projection or a backup",
                 hint=hint or 'top-level fields: ["name", "address"]',
             )
     return tuple(name for name in names if name != "_id")
