@@ -10,14 +10,17 @@ from mongover.operations.arguments import check_choice, check_name, check_path, 
 from mongover.operations.base import Document, Operation, Outcome, Target
 from mongover.operations.bulk.ranges import both
 from mongover.operations.bulk.server_side import Change, perform, updating
-from mongover.operations.duplicates import shown
+from mongover.operations.paths import put, without
+from mongover.operations.reaching import documents, refuse, walked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mongover.operations.bulk.pace import Pace
+    from mongover.operations.paths import Path
 
 TYPES = ("double", "string", "objectId", "bool", "date", "int", "long", "decimal")
 ON_ERROR = ("refuse", "keep", "null", "unset")
-_SAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +65,34 @@ class ConvertField(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """Count what cannot be converted where that matters, then convert the rest."""
+        after = "nothing was converted."
+        path = walked(target, self.collection, self.field, among=self.filter, after=after)
         if self.on_error == "refuse":
-            self._check(target)
-        convertible = self._can(known=False)
-        wanted = (
-            self._other if self.on_error in {"null", "unset"} else both(self._other, convertible)
-        )
-        change = Change(
-            self.collection,
-            wanted,
-            updating(self.collection, [{"$set": self._set()}]),
-            settles=True,
-        )
-        return perform(self, target, change, self.pace)
+            self._check(target, path)
+        found, stage = self._plainly() if path is None else self._walked(path)
+        change = Change(self.collection, found, updating(self.collection, [stage]), settles=True)
+        outcome = perform(self, target, change, self.pace)
+        if outcome == "unchanged":
+            self._tell_of_arrays(target)
+        return outcome
+
+    def _tell_of_arrays(self, target: Target) -> None:
+        """What was perhaps meant, and is not done, is said."""
+        other = {"$elemMatch": {"$not": {"$type": [self.to, "null"]}}}
+        found = target.db[self.collection].count_documents(both(self.filter, {self.field: other}))
+        if found:
+            target.journal.message(
+                f"{documents(found, 'keeps', 'keep')} an array at "
+                f"{target.namespace(self.collection)}.{self.field}: the elements of an array in "
+                "the place of the value are not converted (op.update with a pipeline can)"
+            )
+
+    # -- where no array stands on the path ------------------------------------------------------
+
+    def _plainly(self) -> tuple[Document, Document]:
+        gives_up = self.on_error in {"null", "unset"}
+        found = self._other if gives_up else both(self._other, self._can(known=False))
+        return found, {"$set": self._set()}
 
     @property
     def _other(self) -> Document:
@@ -84,39 +102,91 @@ class ConvertField(Operation):
         single = {"$expr": {"$not": [{"$isArray": [f"${self.field}"]}]}}
         return both(both(self.filter, other), single)
 
-    def _converted(self) -> Document:
+    def _can(self, *, known: bool) -> Document:
+        """The query for values that can (or, `known`, cannot) be converted."""
+        lost = self._lost(f"${self.field}")
+        return {"$expr": lost if known else {"$not": [lost]}}
+
+    def _set(self) -> Document:
+        converted = self._converted(f"${self.field}")
+        if self.on_error != "unset":
+            return {self.field: converted}
+        lost = {"$cond": [{"$eq": ["$$v", None]}, "$$REMOVE", "$$v"]}
+        return {self.field: {"$let": {"vars": {"v": converted}, "in": lost}}}
+
+    # -- through arrays -----------------------------------------------------------------------
+
+    def _walked(self, path: Path) -> tuple[Document, Document]:
+        gives_up = self.on_error in {"null", "unset"}
+
+        def wanted(place: str) -> Any:
+            value = f"{place}.{path.leaf}"
+            return self._differs(value) if gives_up else self._able(value)
+
+        return both(self.filter, path.somewhere(wanted)), path.changed(self._at(path.leaf))
+
+    def _at(self, name: str) -> Callable[[str], Any]:
+        """What becomes of a place whose field has that name."""
+
+        def at(place: str) -> Any:
+            value = f"{place}.{name}"
+            converted = self._converted(value)
+            if self.on_error != "null":
+                converted = {"$ifNull": [converted, value]}
+            done = put(place, name, {"$cond": [self._differs(value), converted, value]})
+            if self.on_error != "unset":
+                return done
+            return {"$cond": [self._unable(value), without(place, name), done]}
+
+        return at
+
+    def _able(self, value: Any) -> Any:
+        return {"$and": [self._differs(value), {"$not": [self._lost(value)]}]}
+
+    def _unable(self, value: Any) -> Any:
+        return {"$and": [self._differs(value), self._lost(value)]}
+
+    def _differs(self, value: Any) -> Any:
+        """Whether a value has another type, is not null and no array; an expression."""
+        same = [self.to, "null", "undefined", "missing", "array"]
+        return {"$not": [{"$in": [{"$type": value}, same]}]}
+
+    # -- one value ----------------------------------------------------------------------------
+
+    def _converted(self, value: Any) -> Document:
+        """The expression for a value converted; null where it cannot be."""
         return {
             "$convert": {
-                "input": f"${self.field}",
+                "input": value,
                 "to": self.to,
                 "onError": {"$literal": None},
                 "onNull": {"$literal": None},
             }
         }
 
-    def _can(self, *, known: bool) -> Document:
-        """The query for values that can (or, `known`, cannot) be converted."""
-        operator = "$eq" if known else "$ne"
-        return {"$expr": {operator: [self._converted(), {"$literal": None}]}}
+    def _lost(self, value: Any) -> Document:
+        """Whether a value cannot be converted; an expression."""
+        return {"$eq": [self._converted(value), {"$literal": None}]}
 
-    def _set(self) -> Document:
-        if self.on_error != "unset":
-            return {self.field: self._converted()}
-        lost = {"$cond": [{"$eq": ["$$v", None]}, "$$REMOVE", "$$v"]}
-        return {self.field: {"$let": {"vars": {"v": self._converted()}, "in": lost}}}
-
-    def _check(self, target: Target) -> None:
-        bad = both(self._other, self._can(known=True))
-        collection = target.db[self.collection]
-        ids = [row["_id"] for row in collection.find(bad, {"_id": 1}).limit(_SAMPLES)]
-        if not ids:
-            return
-        count = collection.count_documents(bad)
-        noun = "value" if count == 1 else "values"
-        raise OperationFailed(
-            f"{count:,} {noun} of {target.namespace(self.collection)}.{self.field} cannot become "
-            f"{self.to}",
-            notes=(f"for example _id {', '.join(shown(value) for value in ids)}",),
+    def _check(self, target: Target, path: Path | None) -> None:
+        if path is None:
+            bad = both(self._other, self._can(known=True))
+        else:
+            bad = both(
+                self.filter, path.somewhere(lambda place: self._unable(f"{place}.{path.leaf}"))
+            )
+        refuse(
+            target,
+            self.collection,
+            bad,
+            message=lambda count: self._cannot(target, count, path),
             hint='mend them, or say on_error="keep", "null" or "unset"',
             after="nothing was converted.",
         )
+
+    def _cannot(self, target: Target, count: int, path: Path | None) -> str:
+        what = f"{target.namespace(self.collection)}.{self.field} cannot become {self.to}"
+        if path is None:
+            return f"{count:,} {'value' if count == 1 else 'values'} of {what}"
+        holds = "document: values" if count == 1 else "documents: values"
+        return f"in {count:,} {holds} of {what}"
