@@ -280,9 +280,13 @@ class Operations:
         *,
         on_error: str = "refuse",
         filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        format: str = "",  # noqa: A002 - the same
+        timezone: str = "",
         **pace: Unpack[PaceOptions],
     ) -> None:
         """Convert a field's values to another BSON type; null, missing and arrays stay.
+
+        A value is converted only if nothing of it is lost: 2.0 becomes the int 2, 1.9 does not.
 
         Args:
             collection: Where.
@@ -291,11 +295,22 @@ class Operations:
             on_error: For values that cannot be converted: `refuse` before anything is changed,
                 `keep` them, or give them up for `null` or `unset`.
             filter: Which documents; all without one.
+            format: How dates are written in strings, as `$dateFromString` has it (`%d/%m/%Y`);
+                ISO 8601 without one.
+            timezone: Of dates in strings that name no time zone; UTC without one.
             **pace: `max_rate`, `pause`, `max_lag`.
         """
-        slow = Pace.of(pace)
         self.run(
-            ConvertField.of(collection, field, to, on_error=on_error, filter=filter, pace=slow)
+            ConvertField.of(
+                collection,
+                field,
+                to,
+                on_error=on_error,
+                filter=filter,
+                format=format,
+                timezone=timezone,
+                pace=Pace.of(pace),
+            )
         )
 
     def copy(
