@@ -216,7 +216,7 @@ class Operations:
         """
         collation = None if collation is None else collation_document(collation)
         found = check_filter(filter, verb="update")
-        change = check_update(update)
+        change = check_update(collection, update)
         slow = Pace.of(pace)
         self.run(Update(check_name(collection), found, change, array_filters, collation, slow))
 
@@ -243,8 +243,8 @@ class Operations:
         **pace: Unpack[PaceOptions],
     ) -> None:
         """Give a field to all documents that lack it; null counts as having it."""
-        name, slow = check_path(field), Pace.of(pace)
-        self.run(AddField(check_name(collection), name, value, filter or None, slow))
+        slow = Pace.of(pace)
+        self.run(AddField.of(collection, field, value, filter=filter or None, pace=slow))
 
     def remove_field(
         self,
