@@ -378,9 +378,14 @@ class Operations:
         on_existing: str = "keep",
         **pace: Unpack[PaceOptions],
     ) -> None:
-        """Put back what `backup` of this revision kept, with the same `fields`.
+        """Put back what `backup` of this revision kept, where it is missing; says how much.
 
-        A value that is there again is newer: it is kept, unless `on_existing` is `overwrite`.
+        Args:
+            collection: Where.
+            fields: Some of the fields that are kept; all that is kept without them, and whole
+                documents that are gone.
+            on_existing: `keep` a value that is there again, for it is newer, or `overwrite` it.
+            **pace: `max_rate`, `pause`, `max_lag`.
         """
         names = check_projection(fields)
         self.run(RestoreBackup.of(collection, names, on_existing, Pace.of(pace)))
