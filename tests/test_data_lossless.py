@@ -349,7 +349,7 @@ def test_a_value_that_would_change_is_refused_and_stays(any_db: Db) -> None:
         desk = Desk(any_db)
         assert desk.do("convert_field", "a", "v", to, on_error="keep") == "unchanged"
         assert encode({"v": stored(any_db)}) == encode({"v": before})
-        assert re.search(r"^1 value .* without loss: they stay as they are$", desk.book.messages[0])
+        assert re.search(r"^1 value .* without loss: left as before$", desk.book.messages[0])
 
 
 CONVERTED = [

@@ -13,6 +13,7 @@ from mongover.operations.base import (
     Target,
     check_choice,
     check_name,
+    ddl,
     one_line,
     stored_collection,
 )
@@ -71,7 +72,8 @@ class _Place:
         kept = target.db[self.name].find_one({}, {"since": 1})
         if kept is not None and self.since is not None and kept.get("since") != self.since:
             aside = f"{self.name}@{self.since.isoformat(timespec='milliseconds')}"
-            target.db[self.name].rename(aside)
+            command = {"renameCollection": target.namespace(self.name)}
+            ddl(target, {**command, "to": target.namespace(aside)}, admin=True)
             target.journal.message(
                 one_line(
                     f"the backup of {collection} from before the last downgrade is now {aside}"
@@ -81,9 +83,7 @@ class _Place:
             source = stored_collection(target, collection) or {}
             collation = source.get("options", {}).get("collation")
             # As the source, or else the server would compare their `_id`s in two ways.
-            target.db.create_collection(
-                self.name, **({"collation": collation} if collation else {})
-            )
+            ddl(target, {"create": self.name, **({"collation": collation} if collation else {})})
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ON_ERROR = ("refuse", "keep", "null", "unset")
 _SAMPLES = 3
-_ENDS = {"keep": "they stay as they are", "null": "they become null", "unset": "they are removed"}
+_ENDS = {"keep": "left as before", "null": "given up for null", "unset": "given up"}
 
 
 @dataclass(frozen=True, slots=True)
