@@ -10,6 +10,7 @@ from mongover.operations.arguments import check_choice, check_name, check_path, 
 from mongover.operations.base import Document, Operation, Outcome, Target
 from mongover.operations.bulk.ranges import both
 from mongover.operations.bulk.server_side import Change, perform, updating
+from mongover.operations.lossless import TYPES, converted
 from mongover.operations.paths import put, without
 from mongover.operations.reaching import documents, refuse, walked
 
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     from mongover.operations.bulk.pace import Pace
     from mongover.operations.paths import Path
 
-TYPES = ("double", "string", "objectId", "bool", "date", "int", "long", "decimal")
 ON_ERROR = ("refuse", "keep", "null", "unset")
+_ENDS = {"keep": "left as before", "null": "given up for null", "unset": "given up"}
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertField(Operation):
     """The values of a field become another type; null and missing ones stay as they are.
 
-    Values that cannot be converted: `refuse` raises before anything is changed, `keep` leaves
-    them, `null` and `unset` give them up.
+    A value that would lose something cannot be converted. Of those that cannot, `refuse` raises
+    before anything is changed, `keep` leaves them, `null` and `unset` give them up.
     """
 
     collection: str
@@ -36,6 +37,8 @@ class ConvertField(Operation):
     to: str
     on_error: str = "refuse"
     filter: Document | None = None
+    format: str = ""
+    timezone: str = ""
     pace: Pace | None = None
 
     verb: ClassVar[str] = "convert_field"
@@ -47,6 +50,8 @@ class ConvertField(Operation):
         check_choice("on_error", on_error, ON_ERROR)
         if check_path(field) == "_id":
             raise OperationFailed("_id cannot be converted: no document can change its own")
+        for option in ("format", "timezone"):
+            _check_reading(option, options[option], to)
         return cls(check_name(collection), field, to, on_error, **options)
 
     @property
@@ -64,11 +69,10 @@ class ConvertField(Operation):
         return one_line(f"convert {self.collection}.{self.field} to {self.to}")
 
     def apply(self, target: Target) -> Outcome:
-        """Count what cannot be converted where that matters, then convert the rest."""
+        """Count what cannot be converted, and say so or refuse, then convert the rest."""
         after = "nothing was converted."
         path = walked(target, self.collection, self.field, among=self.filter, after=after)
-        if self.on_error == "refuse":
-            self._check(target, path)
+        self._count(target, path)
         found, stage = self._plainly() if path is None else self._walked(path)
         change = Change(self.collection, found, updating(self.collection, [stage]), settles=True)
         outcome = perform(self, target, change, self.pace)
@@ -154,39 +158,55 @@ class ConvertField(Operation):
     # -- one value ----------------------------------------------------------------------------
 
     def _converted(self, value: Any) -> Document:
-        """The expression for a value converted; null where it cannot be."""
-        return {
-            "$convert": {
-                "input": value,
-                "to": self.to,
-                "onError": {"$literal": None},
-                "onNull": {"$literal": None},
-            }
-        }
+        """The expression for a value converted; null where it cannot be, or would lose."""
+        return converted(value, self.to, form=self.format, timezone=self.timezone)
 
     def _lost(self, value: Any) -> Document:
         """Whether a value cannot be converted; an expression."""
         return {"$eq": [self._converted(value), {"$literal": None}]}
 
-    def _check(self, target: Target, path: Path | None) -> None:
-        if path is None:
-            bad = both(self._other, self._can(known=True))
-        else:
-            bad = both(
-                self.filter, path.somewhere(lambda place: self._unable(f"{place}.{path.leaf}"))
-            )
+    def _count(self, target: Target, path: Path | None) -> None:
+        bad = self._bad(path)
+        if self.on_error != "refuse":
+            count = target.db[self.collection].count_documents(bad)
+            if count:
+                end = _ENDS[self.on_error]
+                target.journal.message(one_line(f"{self._cannot(target, count, path)}: {end}"))
+            return
         refuse(
             target,
             self.collection,
             bad,
             message=lambda count: self._cannot(target, count, path),
-            hint='mend them, or say on_error="keep", "null" or "unset"',
+            hint=self._hint(),
             after="nothing was converted.",
         )
 
+    def _bad(self, path: Path | None) -> Document:
+        """The documents with a value that cannot be converted."""
+        if path is None:
+            return both(self._other, self._can(known=True))
+        there = path.somewhere(lambda place: self._unable(f"{place}.{path.leaf}"))
+        return both(self.filter, there)
+
     def _cannot(self, target: Target, count: int, path: Path | None) -> str:
-        what = f"{target.namespace(self.collection)}.{self.field} cannot become {self.to}"
+        field = f"{target.namespace(self.collection)}.{self.field}"
+        what = f"{field} cannot become {self.to} without loss"
         if path is None:
             return f"{count:,} {'value' if count == 1 else 'values'} of {what}"
         holds = "document: values" if count == 1 else "documents: values"
         return f"in {count:,} {holds} of {what}"
+
+    def _hint(self) -> str:
+        hint = 'mend them, or say on_error="keep", "null" or "unset"'
+        if self.to == "date" and not self.format:
+            return f'{hint}; strings in another form than ISO 8601 need format="%d/%m/%Y"'
+        return hint
+
+
+def _check_reading(option: str, value: Any, to: str) -> None:
+    """How dates are written: a string, and only where strings become dates."""
+    if not isinstance(value, str):
+        raise OperationFailed(f"{option} cannot be {value!r}", hint='such as format="%d/%m/%Y"')
+    if value and to != "date":
+        raise OperationFailed(f"{option} tells how dates are written: it needs to='date'")

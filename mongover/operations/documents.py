@@ -23,6 +23,7 @@ from mongover.operations.arguments import (
 from mongover.operations.base import Advance, Document, Operation, Outcome, Target
 from mongover.operations.bulk.ranges import BY_ID, both
 from mongover.operations.bulk.server_side import Change, deleting, perform, updating
+from mongover.operations.literals import check_operators, check_value
 from mongover.operations.naming import before_it_goes
 from mongover.operations.paths import (
     Path,
@@ -160,9 +161,13 @@ class Insert(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """Send the documents in batches."""
+        if self.total is not None:
+            _check_batch(self.collection, self.documents, 0)
         done = changed = 0
         for batch in _batches(self.documents):
             target.journal.check()
+            if self.total is None:
+                _check_batch(self.collection, batch, done)
             if self._can_collide(target, batch):
                 for number, document in enumerate(batch, done + 1):
                     self._check_fields(document, number)
@@ -385,6 +390,15 @@ class AddField(Operation):
     pace: Pace | None = None
 
     verb: ClassVar[str] = "add_field"
+
+    @classmethod
+    def of(cls, collection: str, field: str, value: Any, **options: Any) -> AddField:
+        """From the arguments of `op.add_field`, checked."""
+        check_name(collection)
+        check_path(field)
+        way = f'op.update("{collection}", {{"{field}": {{"$exists": False}}}}, [])'
+        check_value(f"add field {collection}.{field}", field, value, way=way)
+        return cls(collection, field, value, **options)
 
     @property
     def repeatable(self) -> bool:
@@ -673,11 +687,12 @@ def check_filter(value: Any, *, verb: str) -> Document:
     )
 
 
-def check_update(update: Any) -> Document | list[Document]:
+def check_update(collection: str, update: Any) -> Document | list[Document]:
     """Update operators or a pipeline.
 
     Raises:
-        OperationFailed: For a document without operators, an unknown operator, an empty change.
+        OperationFailed: For a document without operators, an unknown operator, an empty change, an
+            expression where a plain value is stored.
     """
     if isinstance(update, (list, tuple)) and update:
         return list(update)
@@ -693,7 +708,24 @@ def check_update(update: Any) -> Document | list[Document]:
             )
         if not isinstance(change, dict) or not change:
             raise OperationFailed(f"{name} of an update needs fields")
+    way = f'op.update("{collection}", {{...}}, [])'
+    check_operators(f"update {collection}", update, way=way)
     return update
+
+
+def _check_batch(collection: str, batch: Iterable[Any], done: int) -> None:
+    """No value of the documents looks like an expression; `done` is how many went before."""
+    way = f'after the insert, op.update("{collection}", {{...}}, [])'
+    for number, document in enumerate(batch, done + 1):
+        if not hasattr(document, "items"):
+            continue  # refused as no document, later
+        for name, value in document.items():
+            try:
+                check_value(f"document {number} for {collection}", name, value, way=way)
+            except OperationFailed as error:
+                if done:
+                    error.after = f"the {done:,} documents before its batch are inserted."
+                raise
 
 
 def _insert_missing(collection: Any, batch: list[Document]) -> int:
