@@ -23,8 +23,18 @@ from mongover.operations.arguments import (
 from mongover.operations.base import Advance, Document, Operation, Outcome, Target
 from mongover.operations.bulk.ranges import BY_ID, both
 from mongover.operations.bulk.server_side import Change, deleting, perform, updating
-from mongover.operations.duplicates import shown
+from mongover.operations.literals import check_operators, check_value
 from mongover.operations.naming import before_it_goes
+from mongover.operations.paths import (
+    Path,
+    exists,
+    is_position,
+    missing,
+    put,
+    stopped_by_array,
+    without,
+)
+from mongover.operations.reaching import documents, met, refuse, walked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,7 +62,6 @@ _OPERATORS = _NOT_REPEATABLE | {
     "$pullAll",
 }
 _TAKING = frozenset({"$unset", "$rename", "$pull", "$pullAll"})
-_SAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +161,13 @@ class Insert(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """Send the documents in batches."""
+        if self.total is not None:
+            _check_batch(self.collection, self.documents, 0)
         done = changed = 0
         for batch in _batches(self.documents):
             target.journal.check()
+            if self.total is None:
+                _check_batch(self.collection, batch, done)
             if self._can_collide(target, batch):
                 for number, document in enumerate(batch, done + 1):
                     self._check_fields(document, number)
@@ -281,7 +294,14 @@ class Update(Operation):
         return target.transaction or (target.transactions and self.collation is None)
 
     def apply(self, target: Target) -> Outcome:
-        """One command for few documents, ranges of `_id` for many."""
+        """One command for few documents, ranges of `_id` for many.
+
+        Raises:
+            OperationFailed: `$unset` would remove nothing where an array stands on its path.
+        """
+        if isinstance(self.update, dict):
+            for name in self.update.get("$unset", ()):
+                self._check_unset(target, name)
         change = Change(
             self.collection,
             self.filter,
@@ -294,6 +314,25 @@ class Update(Operation):
             single=self.collation is not None,
         )
         return perform(self, target, change, self.pace)
+
+    def _check_unset(self, target: Target, name: str) -> None:
+        """The other operators are refused by the server; this one alone is silent."""
+        stopped = stopped_by_array(name)
+        if stopped is None:
+            return
+        refuse(
+            target,
+            self.collection,
+            both(self.filter, stopped),
+            message=lambda count: (
+                f"{documents(count, 'has', 'have')} an array on the path {name} in "
+                f"{target.namespace(self.collection)}, through which $unset removes nothing"
+            ),
+            hint='in update operators "$[]" stands for every element, as in "items.$[].x"; '
+            "op.remove_field goes through arrays by itself",
+            after="nothing was updated.",
+            collation=self.collation,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +391,15 @@ class AddField(Operation):
 
     verb: ClassVar[str] = "add_field"
 
+    @classmethod
+    def of(cls, collection: str, field: str, value: Any, **options: Any) -> AddField:
+        """From the arguments of `op.add_field`, checked."""
+        check_name(collection)
+        check_path(field)
+        way = f'op.update("{collection}", {{"{field}": {{"$exists": False}}}}, [])'
+        check_value(f"add field {collection}.{field}", field, value, way=way)
+        return cls(collection, field, value, **options)
+
     @property
     def repeatable(self) -> bool:
         """A second time finds no document that lacks it."""
@@ -362,11 +410,47 @@ class AddField(Operation):
         return one_line(f"add field {self.collection}.{self.field}")
 
     def apply(self, target: Target) -> Outcome:
-        """Over the documents without the field; in ranges of `_id` where they are many."""
-        lacking = both(self.filter, {self.field: {"$exists": False}})
-        command = updating(self.collection, {"$set": {self.field: self.value}})
-        change = Change(self.collection, lacking, command, settles=True)
+        """Over the documents without the field; in ranges of `_id` where they are many.
+
+        Raises:
+            OperationFailed: what stands on the path in some documents can hold no field.
+        """
+        path = self._path(target)
+        lacking: Document = {self.field: {"$exists": False}}
+        update: Any = {"$set": {self.field: self.value}}
+        if path is not None:
+            lacking, update = path.lacking(), [self._added(path)]
+        command = updating(self.collection, update)
+        change = Change(self.collection, both(self.filter, lacking), command, settles=True)
         return perform(self, target, change, self.pace)
+
+    def _added(self, path: Path) -> Document:
+        value, name = {"$literal": self.value}, path.leaf
+
+        def added(place: str) -> Any:
+            return {"$cond": [missing(f"{place}.{name}"), put(place, name, value), place]}
+
+        return path.changed(added, absent=value)
+
+    def _path(self, target: Target) -> Path | None:
+        path = Path(self.field)
+        odd = {"$or": [path.through_array(), path.through_value()]} if path.prefixes else {}
+        if not path.prefixes or not met(target, self.collection, both(self.filter, odd)):
+            return None
+        after = "no field was added."
+        found = walked(target, self.collection, self.field, among=self.filter, after=after)
+        refuse(
+            target,
+            self.collection,
+            both(self.filter, (found or path).through_value()),
+            message=lambda count: (
+                f"{documents(count, 'has', 'have')} null or another value where {self.field} "
+                f"needs a document in {target.namespace(self.collection)}"
+            ),
+            hint=f'leave them out: filter={{"{path.parent}": {{"$type": "object"}}}}, or mend them',
+            after=after,
+        )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,10 +484,16 @@ class RemoveField(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """Over the documents with the field; in ranges of `_id` where they are many."""
-        having = both(self.filter, {self.field: {"$exists": True}})
-        before_it_goes(target, self.collection, self.field, having)
-        command = updating(self.collection, {"$unset": {self.field: ""}})
-        change = Change(self.collection, having, command, settles=True)
+        after = "no field was removed."
+        path = walked(target, self.collection, self.field, among=self.filter, after=after)
+        having: Document = {self.field: {"$exists": True}}
+        update: Any = {"$unset": {self.field: ""}}
+        if path is not None:
+            having, update = path.having(), path.removed()
+        found = both(self.filter, having)
+        before_it_goes(target, self.collection, self.field, found)
+        command = updating(self.collection, update)
+        change = Change(self.collection, found, command, settles=True)
         return perform(self, target, change, self.pace)
 
 
@@ -461,29 +551,125 @@ class RenameField(Operation):
         return RenameField(self.collection, self.to, self.field, self.on_existing, self.pace)
 
     def apply(self, target: Target) -> Outcome:
-        """Over those with the old name; a target that appears meanwhile is never lost."""
-        found: Document = {self.field: {"$exists": True}}
-        if self.on_existing != "overwrite":
-            if self.on_existing == "refuse":
-                self._check_both(target)
-            found[self.to] = {"$exists": False}
+        """Over those with the old name; a target that appears meanwhile is never lost.
+
+        Raises:
+            OperationFailed: documents have both names, or the values would have to leave or enter
+                the documents of an array.
+        """
+        path = self._path(target)
+        found, update = self._plainly() if path is None else self._walked(path)
         before_it_goes(target, self.collection, self.field, found)
-        command = updating(self.collection, {"$rename": {self.field: self.to}})
+        command = updating(self.collection, update)
         change = Change(self.collection, found, command, settles=True)
         return perform(self, target, change, self.pace)
 
-    def _check_both(self, target: Target) -> None:
-        both = {self.field: {"$exists": True}, self.to: {"$exists": True}}
-        collection = target.db[self.collection]
-        ids = [row["_id"] for row in collection.find(both, {"_id": 1}).limit(_SAMPLES)]
-        if not ids:
+    def _plainly(self) -> tuple[Document, Any]:
+        found: Document = {self.field: {"$exists": True}}
+        if self.on_existing != "overwrite":
+            found[self.to] = {"$exists": False}
+        return found, {"$rename": {self.field: self.to}}
+
+    def _walked(self, path: Path) -> tuple[Document, Any]:
+        old, new = path.leaf, Path(self.to).leaf
+
+        def moved(place: str) -> Any:
+            return put(place, new, f"{place}.{old}")
+
+        def free(place: str) -> Any:
+            return {"$and": [exists(f"{place}.{old}"), missing(f"{place}.{new}")]}
+
+        if self.on_existing != "skip":
+            # No place has both now, or the old one wins: so the old name goes at all of them.
+            taken = {"$nor": [self._both(path)]} if self.on_existing == "refuse" else {}
+            return both(path.having(), taken), [path.changed(moved), *path.removed()]
+
+        def skipped(place: str) -> Any:
+            return {"$cond": [free(place), without(moved(place), old), place]}
+
+        return path.somewhere(free), [path.changed(skipped)]
+
+    def _both(self, path: Path | None) -> Document:
+        """The query for documents with both names: at one place, where a path is walked."""
+        names: Document = {self.field: {"$exists": True}, self.to: {"$exists": True}}
+        if path is None:
+            return names
+        old, new = path.leaf, Path(self.to).leaf
+        at_one = path.somewhere(
+            lambda place: {"$and": [exists(f"{place}.{old}"), exists(f"{place}.{new}")]}
+        )
+        # A query that passes few arrays finds out sooner, where it finds no less.
+        return at_one if path.depth or path.positions else both(names, at_one)
+
+    def _path(self, target: Target) -> Path | None:
+        """The path as it must be walked; None where the server's own operator does it."""
+        old, new = Path(self.field), Path(self.to)
+        path = None
+        if old.parent != new.parent:
+            self._check_across(target)
+        elif old.prefixes:
+            odd = [
+                old.through_array(),
+                *([self._both(None)] if self.on_existing == "refuse" else []),
+            ]
+            if not met(target, self.collection, {"$or": odd}):
+                return None
+            path = self._checked(target)
+        if self.on_existing == "refuse":
+            self._check_both(target, path)
+        return path
+
+    def _checked(self, target: Target) -> Path | None:
+        after = "no field was renamed."
+        path = walked(target, self.collection, self.field, among=None, after=after)
+        if path is not None and is_position(Path(self.to).leaf):
+            walked(target, self.collection, self.to, among=None, after=after)
+        return path
+
+    def _check_across(self, target: Target) -> None:
+        """Values are moved between parents only where neither path goes through an array."""
+        old, new = Path(self.field), Path(self.to)
+        arrays = {"$or": [path.through_array() for path in (old, new) if path.prefixes]}
+        odd = [arrays, new.through_value()] if new.prefixes else [arrays]
+        if not met(target, self.collection, {"$or": odd}):
             return
-        count = collection.count_documents(both)
-        noun = "document has" if count == 1 else "documents have"
-        raise OperationFailed(
-            f"{count:,} {noun} both {self.field} and {self.to} in"
-            f" {target.namespace(self.collection)}",
-            notes=(f"for example _id {', '.join(shown(value) for value in ids)}",),
+        refuse(
+            target,
+            self.collection,
+            both(arrays, old.having_at_any_depth()),
+            message=lambda count: (
+                f"{documents(count, 'has', 'have')} an array on the way from {self.field} to "
+                f"{self.to} in {target.namespace(self.collection)}: through arrays a field is "
+                "renamed only where it stands"
+            ),
+            hint=f'"{_sibling(old, new)}" is a name it can get; what moves is for op.transform',
+            after="no field was renamed.",
+        )
+        if new.prefixes:
+            self._check_values(target, new)
+
+    def _check_values(self, target: Target, new: Path) -> None:
+        refuse(
+            target,
+            self.collection,
+            both({self.field: {"$exists": True}}, new.through_value()),
+            message=lambda count: (
+                f"{documents(count, 'has', 'have')} null or another value where {self.to} "
+                f"needs a document in {target.namespace(self.collection)}"
+            ),
+            hint="mend them first, with op.update or op.transform",
+            after="no field was renamed.",
+        )
+
+    def _check_both(self, target: Target, path: Path | None) -> None:
+        where = target.namespace(self.collection)
+        refuse(
+            target,
+            self.collection,
+            self._both(path),
+            message=lambda count: (
+                f"{documents(count, 'has', 'have')} both {self.field} and {self.to} in {where}"
+            ),
             hint='say on_existing="skip" or on_existing="overwrite"',
             after="no field was renamed.",
         )
@@ -501,11 +687,12 @@ def check_filter(value: Any, *, verb: str) -> Document:
     )
 
 
-def check_update(update: Any) -> Document | list[Document]:
+def check_update(collection: str, update: Any) -> Document | list[Document]:
     """Update operators or a pipeline.
 
     Raises:
-        OperationFailed: For a document without operators, an unknown operator, an empty change.
+        OperationFailed: For a document without operators, an unknown operator, an empty change, an
+            expression where a plain value is stored.
     """
     if isinstance(update, (list, tuple)) and update:
         return list(update)
@@ -521,7 +708,24 @@ def check_update(update: Any) -> Document | list[Document]:
             )
         if not isinstance(change, dict) or not change:
             raise OperationFailed(f"{name} of an update needs fields")
+    way = f'op.update("{collection}", {{...}}, [])'
+    check_operators(f"update {collection}", update, way=way)
     return update
+
+
+def _check_batch(collection: str, batch: Iterable[Any], done: int) -> None:
+    """No value of the documents looks like an expression; `done` is how many went before."""
+    way = f'after the insert, op.update("{collection}", {{...}}, [])'
+    for number, document in enumerate(batch, done + 1):
+        if not hasattr(document, "items"):
+            continue  # refused as no document, later
+        for name, value in document.items():
+            try:
+                check_value(f"document {number} for {collection}", name, value, way=way)
+            except OperationFailed as error:
+                if done:
+                    error.after = f"the {done:,} documents before its batch are inserted."
+                raise
 
 
 def _insert_missing(collection: Any, batch: list[Document]) -> int:
@@ -553,6 +757,10 @@ def _document(item: Any) -> Document:
     if hasattr(item, "items"):
         return dict(item)
     raise OperationFailed(f"insert takes documents, not a {type(item).__name__}", hint="give dicts")
+
+
+def _sibling(old: Path, new: Path) -> str:
+    return f"{old.parent}.{new.leaf}" if old.parent else new.leaf
 
 
 def _has(document: Mapping[str, Any], path: str) -> bool:

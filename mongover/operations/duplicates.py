@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mongover.operations.arguments import plain, source
+from mongover.operations.paths import is_position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,12 +133,39 @@ def _unwound(paths: Sequence[str]) -> list[Document]:
     # `a.b, a.c` come from the same element of `a`, as the index has them.
     stages: list[Document] = []
     for prefix in _prefixes(paths):
+        positions = _positions(prefix, paths)
+        if positions:
+            stages.append(_positioned(prefix, positions, paths))
+            continue
         if prefix in paths:
             # $unwind drops an empty array, which the index tells apart from a missing field.
             flag = f"empty{list(paths).index(prefix)}"
             stages.append({"$set": {flag: {"$eq": [f"$doc.{prefix}", []]}}})
         stages.append({"$unwind": {"path": f"$doc.{prefix}", "preserveNullAndEmptyArrays": True}})
+        if prefix not in paths:
+            # The index goes through one array; in an array within it there is no field.
+            single = {"$cond": [{"$isArray": [f"$doc.{prefix}"]}, None, f"$doc.{prefix}"]}
+            stages.append({"$set": {f"doc.{prefix}": single}})
     return stages
+
+
+def _positions(prefix: str, paths: Sequence[str]) -> list[str]:
+    """The parts that follow a prefix, where all of them may be positions in an array."""
+    start = f"{prefix}."
+    following = {path.removeprefix(start).split(".")[0] for path in paths if path.startswith(start)}
+    return sorted(following) if prefix not in paths and all(map(is_position, following)) else []
+
+
+def _positioned(prefix: str, positions: Sequence[str], paths: Sequence[str]) -> Document:
+    """An array becomes a document of the elements that the index takes from it."""
+    array, elements = f"$doc.{prefix}", {}
+    for part in positions:
+        element: Document = {"$arrayElemAt": [array, int(part)]}
+        if f"{prefix}.{part}" in paths:
+            # An array at a position is one key, where one in a field is a key per element.
+            element = {"$cond": [{"$isArray": [element]}, [element], element]}
+        elements[part] = element
+    return {"$set": {f"doc.{prefix}": {"$cond": [{"$isArray": [array]}, elements, array]}}}
 
 
 def _key(path: str, number: int, *, arrays: bool) -> Document:

@@ -244,7 +244,7 @@ class Operations:
         """
         collation = None if collation is None else collation_document(collation)
         found = check_filter(filter, verb="update")
-        change = check_update(update)
+        change = check_update(collection, update)
         slow = Pace.of(pace)
         self.run(Update(check_name(collection), found, change, array_filters, collation, slow))
 
@@ -273,8 +273,8 @@ class Operations:
         **pace: Unpack[PaceOptions],
     ) -> None:
         """Give a field to all documents that lack it; null counts as having it."""
-        name, slow = check_path(field), Pace.of(pace)
-        self.run(AddField(check_name(collection), name, value, filter or None, slow))
+        slow = Pace.of(pace)
+        self.run(AddField.of(collection, field, value, filter=filter or None, pace=slow))
 
     def remove_field(
         self,
@@ -313,9 +313,13 @@ class Operations:
         *,
         on_error: str = "refuse",
         filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        format: str = "",  # noqa: A002 - the same
+        timezone: str = "",
         **pace: Unpack[PaceOptions],
     ) -> None:
         """Convert a field's values to another BSON type; null, missing and arrays stay.
+
+        A value is converted only if nothing of it is lost: 2.0 becomes the int 2, 1.9 does not.
 
         Args:
             collection: Where.
@@ -324,11 +328,22 @@ class Operations:
             on_error: For values that cannot be converted: `refuse` before anything is changed,
                 `keep` them, or give them up for `null` or `unset`.
             filter: Which documents; all without one.
+            format: How dates are written in strings, as `$dateFromString` has it (`%d/%m/%Y`);
+                ISO 8601 without one.
+            timezone: Of dates in strings that name no time zone; UTC without one.
             **pace: `max_rate`, `pause`, `max_lag`.
         """
-        slow = Pace.of(pace)
         self.run(
-            ConvertField.of(collection, field, to, on_error=on_error, filter=filter, pace=slow)
+            ConvertField.of(
+                collection,
+                field,
+                to,
+                on_error=on_error,
+                filter=filter,
+                format=format,
+                timezone=timezone,
+                pace=Pace.of(pace),
+            )
         )
 
     def copy(
@@ -405,9 +420,14 @@ class Operations:
         on_existing: str = "keep",
         **pace: Unpack[PaceOptions],
     ) -> None:
-        """Put back what `backup` of this revision kept, with the same `fields`.
+        """Put back what `backup` of this revision kept, where it is missing; says how much.
 
-        A value that is there again is newer: it is kept, unless `on_existing` is `overwrite`.
+        Args:
+            collection: Where.
+            fields: Some of the fields that are kept; all that is kept without them, and whole
+                documents that are gone.
+            on_existing: `keep` a value that is there again, for it is newer, or `overwrite` it.
+            **pace: `max_rate`, `pause`, `max_lag`.
         """
         names = check_projection(fields)
         self.run(RestoreBackup.of(collection, names, on_existing, Pace.of(pace)))

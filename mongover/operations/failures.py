@@ -33,6 +33,8 @@ _PARTIAL = (
 )
 _HINTS: Mapping[int, str] = {
     26: "the collection is not there: create it first",
+    28: "an array or a value is on the path, where the operator needs a document: "
+    '"items.$[].x" names every element',
     66: "_id and shard keys cannot be changed: a copy by another key takes _id out of its pipeline;"
     " where the target's collation ignores case, two _ids may be one there",
     121: "the documents must satisfy the collection's validator",

@@ -420,8 +420,11 @@ def check_projection(fields: str | Iterable[str] | None) -> tuple[str, ...]:
     names = () if fields is None else (fields,) if isinstance(fields, str) else tuple(fields)
     for name in names:
         if not isinstance(name, str) or not name or "." in name or name.startswith("$"):
+            whole = name.partition(".")[0] if isinstance(name, str) else ""
+            hint = f'the whole top-level field: "{whole}"' if whole and "$" not in whole else ""
             raise OperationFailed(
-                f"{name!r} cannot be in a projection", hint='top-level fields: ["name", "address"]'
+                f"{name!r} is no top-level field, so it cannot be in a projection or a backup",
+                hint=hint or 'top-level fields: ["name", "address"]',
             )
     return tuple(name for name in names if name != "_id")
 
