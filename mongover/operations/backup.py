@@ -11,6 +11,7 @@ from mongover.operations.base import Operation
 from mongover.operations.bulk.ranges import both, size_of
 from mongover.operations.bulk.server_side import Change, perform
 from mongover.operations.ddl import ddl, stored_collection
+from mongover.operations.stages import NO_MERGE
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -171,11 +172,8 @@ class Backup(Operation):
     pace: Pace | None = None
 
     verb: ClassVar[str] = "backup"
-
-    @property
-    def repeatable(self) -> bool:
-        """A second time changes nothing of the first."""
-        return True
+    repeatable: ClassVar[bool] = True  # a second time changes nothing of the first
+    refusal: ClassVar[str] = NO_MERGE
 
     def describe(self) -> str:
         """`backup users.phone`."""
@@ -184,11 +182,6 @@ class Backup(Operation):
         names = self.fields[0] if len(self.fields) == 1 else f"{len(self.fields)} fields"
         dot = "." if len(self.fields) == 1 else ": "
         return one_line(f"backup {self.collection}{dot}{names}")
-
-    def refused(self, target: Target) -> str:
-        """The server refuses `$merge`."""
-        del target
-        return "MongoDB cannot copy with $merge in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """In ranges of `_id`, on the server."""
@@ -238,17 +231,14 @@ class RestoreBackup(Operation):
     pace: Pace | None = None
 
     verb: ClassVar[str] = "restore_backup"
+    repeatable: ClassVar[bool] = True  # the same values again
+    refusal: ClassVar[str] = NO_MERGE
 
     @classmethod
     def of(cls, collection: str, fields: tuple[str, ...], on_existing: str, pace: Any) -> Any:
         """From the arguments of `op.restore_backup`, checked."""
         check_choice("on_existing", on_existing, ON_EXISTING)
         return cls(check_name(collection), fields, on_existing, pace)
-
-    @property
-    def repeatable(self) -> bool:
-        """The same values again."""
-        return True
 
     @property
     def destructive(self) -> bool:
@@ -258,11 +248,6 @@ class RestoreBackup(Operation):
     def describe(self) -> str:
         """`restore the backup of users`."""
         return one_line(f"restore the backup of {self.collection}")
-
-    def refused(self, target: Target) -> str:
-        """The server refuses `$merge`."""
-        del target
-        return "MongoDB cannot copy with $merge in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """In ranges of `_id`, on the server.

@@ -284,6 +284,8 @@ class Operation(ABC):
     """Whether `strict = false` turns its failure into a warning."""
     atomic: ClassVar[bool] = False
     """Whether an error of the server means that nothing was changed."""
+    refusal: ClassVar[str] = ""
+    """Why MongoDB never takes it in a transaction, if it does not."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -353,7 +355,7 @@ class Operation(ABC):
     def refused(self, target: Target) -> str:
         """Why it cannot run in the open transaction, or an empty string; reads only."""
         del target
-        return ""
+        return self.refusal
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """What the method of `op` is called with: the fields, optional ones by keyword."""

@@ -119,6 +119,7 @@ class CreateCollection(Operation):
     verb: ClassVar[str] = "create_collection"
     creation: ClassVar[bool] = True
     atomic: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # it creates nothing twice
 
     @classmethod
     def of(cls, collection: str, options: Mapping[str, Any]) -> CreateCollection:
@@ -131,11 +132,6 @@ class CreateCollection(Operation):
             return cls(collection, found)
         validator = as_validator(found["validator"], queries=True)
         return cls(collection, {**found, "validator": validator.query}, validator.left_out)
-
-    @property
-    def repeatable(self) -> bool:
-        """It creates nothing twice."""
-        return True
 
     def describe(self) -> str:
         """`collection users`, with its kind."""
@@ -212,11 +208,7 @@ class CreateView(Operation):
     verb: ClassVar[str] = "create_view"
     creation: ClassVar[bool] = True
     atomic: ClassVar[bool] = True
-
-    @property
-    def repeatable(self) -> bool:
-        """It creates nothing twice."""
-        return True
+    repeatable: ClassVar[bool] = True  # it creates nothing twice
 
     def describe(self) -> str:
         """`view active_users on users`."""
@@ -255,6 +247,9 @@ class DropCollection(Operation):
 
     verb: ClassVar[str] = "drop_collection"
     atomic: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # what is gone stays gone
+    destructive: ClassVar[bool] = True  # its documents are gone
+    refusal: ClassVar[str] = "MongoDB cannot drop a collection in a transaction"
 
     @classmethod
     def of(cls, collection: str, *, even_if_not_ours: bool, repoint_views: Any) -> DropCollection:
@@ -268,16 +263,6 @@ class DropCollection(Operation):
         if isinstance(repoint_views, str):
             check_name(repoint_views)
         return cls(collection, even_if_not_ours, repoint_views)
-
-    @property
-    def repeatable(self) -> bool:
-        """What is gone stays gone."""
-        return True
-
-    @property
-    def destructive(self) -> bool:
-        """Its documents are gone."""
-        return True
 
     @property
     def several(self) -> bool:
@@ -296,11 +281,6 @@ class DropCollection(Operation):
     def describe(self) -> str:
         """`drop collection users`."""
         return one_line(f"drop collection {self.collection}")
-
-    def refused(self, target: Target) -> str:
-        """The server refuses even the drop of what is not there."""
-        del target
-        return "MongoDB cannot drop a collection in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Drop it; unchanged when it is not there. Its views are repointed before."""
@@ -341,6 +321,9 @@ class RenameCollection(Operation):
 
     verb: ClassVar[str] = "rename_collection"
     atomic: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # a second time finds the old name gone and the new one there
+    destructive: ClassVar[bool] = True  # the old name is gone, and may be taken again
+    refusal: ClassVar[str] = "MongoDB cannot rename a collection in a transaction"
 
     @classmethod
     def of(
@@ -350,16 +333,6 @@ class RenameCollection(Operation):
         if check_name(collection) == check_name(to):
             raise OperationFailed(f"rename_collection: {collection!r} is its name already")
         return cls(collection, to, check_choice("missing", missing, MISSING), repoint_views)
-
-    @property
-    def repeatable(self) -> bool:
-        """A second time finds the old name gone and the new one there."""
-        return True
-
-    @property
-    def destructive(self) -> bool:
-        """The old name is gone, and may be taken again."""
-        return True
 
     @property
     def several(self) -> bool:
@@ -389,11 +362,6 @@ class RenameCollection(Operation):
     def reverse(self) -> Operation:
         """The way back."""
         return RenameCollection(self.to, self.collection, self.missing, self.repoint_views)
-
-    def refused(self, target: Target) -> str:
-        """The server refuses it."""
-        del target
-        return "MongoDB cannot rename a collection in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Rename it; unchanged when only the new name is there."""
@@ -451,6 +419,8 @@ class ModifyCollection(Operation):
 
     verb: ClassVar[str] = "modify_collection"
     atomic: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # the same value again is no change
+    refusal: ClassVar[str] = "MongoDB cannot modify a collection in a transaction"
 
     @classmethod
     def of(cls, collection: str, options: Mapping[str, Any]) -> ModifyCollection:
@@ -470,11 +440,6 @@ class ModifyCollection(Operation):
             )
         return cls(collection, {name: _full(name, value) for name, value in found.items()})
 
-    @property
-    def repeatable(self) -> bool:
-        """The same value again is no change."""
-        return True
-
     def describe(self) -> str:
         """`modify collection users: cappedSize`."""
         return one_line(f"modify collection {self.collection}: {', '.join(self.options)}")
@@ -482,11 +447,6 @@ class ModifyCollection(Operation):
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """The options in Python's spelling."""
         return [self.collection], {snake(name): value for name, value in self.options.items()}
-
-    def refused(self, target: Target) -> str:
-        """The server refuses collMod."""
-        del target
-        return "MongoDB cannot modify a collection in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Change it; unchanged when every option has its value already."""

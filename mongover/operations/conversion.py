@@ -42,6 +42,7 @@ class ConvertField(Operation):
     pace: Pace | None = None
 
     verb: ClassVar[str] = "convert_field"
+    repeatable: ClassVar[bool] = True  # a second time finds no value of another type
 
     @classmethod
     def of(cls, collection: str, field: str, to: str, *, on_error: str, **options: Any) -> Any:
@@ -53,11 +54,6 @@ class ConvertField(Operation):
         for option in ("format", "timezone"):
             _check_reading(option, options[option], to)
         return cls(check_name(collection), field, to, on_error, **options)
-
-    @property
-    def repeatable(self) -> bool:
-        """A second time finds no value of another type."""
-        return True
 
     @property
     def destructive(self) -> bool:

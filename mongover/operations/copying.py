@@ -12,7 +12,7 @@ from mongover.operations.bulk.ranges import BY_ID
 from mongover.operations.bulk.server_side import Change, perform
 from mongover.operations.ddl import stored_collection
 from mongover.operations.duplicates import shown
-from mongover.operations.stages import by_chance, flow_of, mentions, reads, tells_time
+from mongover.operations.stages import NO_MERGE, by_chance, flow_of, mentions, reads, tells_time
 from mongover.operations.yields import count_yield
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Copy(Operation):
     pace: Pace | None = None
 
     verb: ClassVar[str] = "copy"
+    refusal: ClassVar[str] = NO_MERGE
 
     @classmethod
     def of(
@@ -136,11 +137,6 @@ class Copy(Operation):
             return one_line(f"merge {self.collection} into itself")
         fresh = " with new _ids" if "_id" in self.on and self.flow.key == "none" else ""
         return one_line(f"copy {self.collection} into {self.to}{fresh}")
-
-    def refused(self, target: Target) -> str:
-        """The server refuses `$merge`."""
-        del target
-        return "MongoDB cannot copy with $merge in a transaction"
 
     def check_pace(self, why: str) -> None:
         """Refuse a pace that a single command cannot keep."""

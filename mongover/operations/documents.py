@@ -349,16 +349,8 @@ class Delete(Operation):
     even_if_not_ours: bool = False
 
     verb: ClassVar[str] = "delete"
-
-    @property
-    def repeatable(self) -> bool:
-        """What is gone stays gone."""
-        return True
-
-    @property
-    def destructive(self) -> bool:
-        """Documents are gone."""
-        return True
+    repeatable: ClassVar[bool] = True  # what is gone stays gone
+    destructive: ClassVar[bool] = True  # documents are gone
 
     def describe(self) -> str:
         """`delete users by isActive`; the values of the filter are not shown."""
@@ -390,6 +382,7 @@ class AddField(Operation):
     pace: Pace | None = None
 
     verb: ClassVar[str] = "add_field"
+    repeatable: ClassVar[bool] = True  # a second time finds no document that lacks it
 
     @classmethod
     def of(cls, collection: str, field: str, value: Any, **options: Any) -> AddField:
@@ -399,11 +392,6 @@ class AddField(Operation):
         way = f'op.update("{collection}", {{"{field}": {{"$exists": False}}}}, [])'
         check_value(f"add field {collection}.{field}", field, value, way=way)
         return cls(collection, field, value, **options)
-
-    @property
-    def repeatable(self) -> bool:
-        """A second time finds no document that lacks it."""
-        return True
 
     def describe(self) -> str:
         """`add field users.phone`."""
@@ -467,16 +455,8 @@ class RemoveField(Operation):
     even_if_not_ours: bool = False
 
     verb: ClassVar[str] = "remove_field"
-
-    @property
-    def repeatable(self) -> bool:
-        """What is gone stays gone."""
-        return True
-
-    @property
-    def destructive(self) -> bool:
-        """The values are gone."""
-        return True
+    repeatable: ClassVar[bool] = True  # what is gone stays gone
+    destructive: ClassVar[bool] = True  # the values are gone
 
     def describe(self) -> str:
         """`remove field users.phone`."""
@@ -512,6 +492,8 @@ class RenameField(Operation):
     pace: Pace | None = None
 
     verb: ClassVar[str] = "rename_field"
+    repeatable: ClassVar[bool] = True  # a second time finds no document with the old name
+    destructive: ClassVar[bool] = True  # the old name is gone, and may be taken again
 
     @classmethod
     def of(
@@ -529,16 +511,6 @@ class RenameField(Operation):
         if "_id" in {field, to}:
             raise OperationFailed("_id cannot be renamed, nor can a field become it")
         return cls(collection, field, to, on_existing, pace)
-
-    @property
-    def repeatable(self) -> bool:
-        """A second time finds no document with the old name."""
-        return True
-
-    @property
-    def destructive(self) -> bool:
-        """The old name is gone, and may be taken again."""
-        return True
 
     def describe(self) -> str:
         """`rename field users.phone to mobile`."""

@@ -35,11 +35,7 @@ class CreateIndex(Operation):
     verb: ClassVar[str] = "create_index"
     atomic: ClassVar[bool] = True
     creation: ClassVar[bool] = True
-
-    @property
-    def repeatable(self) -> bool:
-        """The server itself answers that it is there."""
-        return True
+    repeatable: ClassVar[bool] = True  # the server itself answers that it is there
 
     def describe(self) -> str:
         """`index users.email unique`."""
@@ -77,6 +73,7 @@ class CreateIndexes(Operation):
     verb: ClassVar[str] = "create_indexes"
     atomic: ClassVar[bool] = True
     creation: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # the server itself answers that they are there
 
     @classmethod
     def of(cls, collection: str, indexes: Iterable[Any]) -> CreateIndexes:
@@ -95,11 +92,6 @@ class CreateIndexes(Operation):
             if names.count(name) > 1:
                 raise OperationFailed(f"two of the indexes on {collection} are named {name}")
         return cls(collection, found)
-
-    @property
-    def repeatable(self) -> bool:
-        """The server itself answers that they are there."""
-        return True
 
     def describe(self) -> str:
         """`12 indexes on calls`."""
@@ -144,16 +136,13 @@ class DropIndex(Operation):
 
     verb: ClassVar[str] = "drop_index"
     atomic: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # what is gone stays gone
+    refusal: ClassVar[str] = "MongoDB cannot drop an index in a transaction"
 
     @classmethod
     def of(cls, collection: str, index: Any, *, even_if_not_ours: bool = False) -> DropIndex:
         """From the arguments of `op.drop_index`, checked."""
         return cls(check_name(collection), reference(index), even_if_not_ours)
-
-    @property
-    def repeatable(self) -> bool:
-        """What is gone stays gone."""
-        return True
 
     def describe(self) -> str:
         """`drop index users.email_1`."""
@@ -163,11 +152,6 @@ class DropIndex(Operation):
         """Collection and index."""
         more = {"even_if_not_ours": True} if self.even_if_not_ours else {}
         return [self.collection, _rendered_reference(self.index)], more
-
-    def refused(self, target: Target) -> str:
-        """The server refuses it."""
-        del target
-        return "MongoDB cannot drop an index in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Drop it; unchanged when there is none."""
@@ -186,16 +170,13 @@ class HideIndex(Operation):
 
     verb: ClassVar[str] = "hide_index"
     atomic: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # what is hidden stays hidden
+    refusal: ClassVar[str] = "MongoDB cannot hide an index in a transaction"
 
     @classmethod
     def of(cls, collection: str, index: Any) -> HideIndex:
         """From the arguments of `op.hide_index`, checked."""
         return cls(check_name(collection), reference(index))
-
-    @property
-    def repeatable(self) -> bool:
-        """What is hidden stays hidden."""
-        return True
 
     def describe(self) -> str:
         """`hide index users.email_1`."""
@@ -208,11 +189,6 @@ class HideIndex(Operation):
     def reverse(self) -> Operation:
         """Show it again."""
         return UnhideIndex(self.collection, self.index)
-
-    def refused(self, target: Target) -> str:
-        """The server refuses collMod."""
-        del target
-        return "MongoDB cannot hide an index in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Hide it; unchanged when it is."""
@@ -228,16 +204,13 @@ class UnhideIndex(Operation):
 
     verb: ClassVar[str] = "unhide_index"
     atomic: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # what is visible stays visible
+    refusal: ClassVar[str] = "MongoDB cannot show an index in a transaction"
 
     @classmethod
     def of(cls, collection: str, index: Any) -> UnhideIndex:
         """From the arguments of `op.unhide_index`, checked."""
         return cls(check_name(collection), reference(index))
-
-    @property
-    def repeatable(self) -> bool:
-        """What is visible stays visible."""
-        return True
 
     def describe(self) -> str:
         """`unhide index users.email_1`."""
@@ -250,11 +223,6 @@ class UnhideIndex(Operation):
     def reverse(self) -> Operation:
         """Hide it again."""
         return HideIndex(self.collection, self.index)
-
-    def refused(self, target: Target) -> str:
-        """The server refuses collMod."""
-        del target
-        return "MongoDB cannot show an index in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Show it; unchanged when it is visible."""
@@ -275,17 +243,14 @@ class ReplaceIndex(Operation):
     old: str | Keys | None = None
 
     verb: ClassVar[str] = "replace_index"
+    repeatable: ClassVar[bool] = True  # it ends the same wherever it began
+    refusal: ClassVar[str] = "MongoDB cannot replace an index in a transaction"
 
     @classmethod
     def of(cls, collection: str, index: Index, *, old: Any) -> ReplaceIndex:
         """From the arguments of `op.replace_index`, checked."""
         check_name(collection)
         return cls(collection, index, None if old is None else reference(old))
-
-    @property
-    def repeatable(self) -> bool:
-        """At its end the new one is there and the old one is not, wherever it began."""
-        return True
 
     def describe(self) -> str:
         """`replace index users.email unique`."""
@@ -301,11 +266,6 @@ class ReplaceIndex(Operation):
         """The operation as a JSON document."""
         head = {"operation": self.verb, "collection": self.collection}
         return {**head, "old": plain(self.old), **index_json(self.index)}
-
-    def refused(self, target: Target) -> str:
-        """The server refuses the drop."""
-        del target
-        return "MongoDB cannot replace an index in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Replace it; unchanged when only the new one is there."""

@@ -24,6 +24,7 @@ EACH: Final = frozenset(
 """The stages that treat each document by itself; every other one may need them all at once."""
 
 _FIRST: Final = frozenset({"$text"})  # refused by the server behind a range of `_id`
+NO_MERGE: Final = "MongoDB cannot copy with $merge in a transaction"
 _SAME: Final = frozenset({"$match", "$sort", "$limit", "$skip", "$sample"})
 _GROUPS: Final = frozenset({"$group", "$bucket", "$bucketAuto", "$sortByCount"})
 _KEYLESS: Final = frozenset({"$count", "$facet"})

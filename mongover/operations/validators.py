@@ -55,6 +55,8 @@ class SetValidator(Operation):
 
     verb: ClassVar[str] = "set_validator"
     atomic: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = True  # the same validator again is no change
+    refusal: ClassVar[str] = "MongoDB cannot set a validator in a transaction"
 
     @classmethod
     def of(
@@ -72,19 +74,9 @@ class SetValidator(Operation):
             on_invalid=check_choice("on_invalid", on_invalid, ON_INVALID),
         )
 
-    @property
-    def repeatable(self) -> bool:
-        """The same validator again is no change."""
-        return True
-
     def describe(self) -> str:
         """`validator on users`."""
         return one_line(f"validator on {self.collection}")
-
-    def refused(self, target: Target) -> str:
-        """The server refuses collMod."""
-        del target
-        return "MongoDB cannot set a validator in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Look at the documents, then set it; unchanged when it is set already."""
@@ -163,20 +155,12 @@ class DropValidator(Operation):
 
     verb: ClassVar[str] = "drop_validator"
     atomic: ClassVar[bool] = True
-
-    @property
-    def repeatable(self) -> bool:
-        """What is gone stays gone."""
-        return True
+    repeatable: ClassVar[bool] = True  # what is gone stays gone
+    refusal: ClassVar[str] = "MongoDB cannot drop a validator in a transaction"
 
     def describe(self) -> str:
         """`drop validator on users`."""
         return one_line(f"drop validator on {self.collection}")
-
-    def refused(self, target: Target) -> str:
-        """The server refuses collMod."""
-        del target
-        return "MongoDB cannot drop a validator in a transaction"
 
     def apply(self, target: Target) -> Outcome:
         """Drop it; unchanged where there is none, or no such collection."""
