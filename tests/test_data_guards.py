@@ -15,7 +15,18 @@ from mongover.errors import OperationFailed
 from mongover.operations.bulk.checkpoints import Span
 from mongover.operations.bulk.ranges import exact
 from mongover.operations.bulk.reader import GROUP, Reader
-from mongover.operations.bulk.statements import Item, alone, bare, made, parts, together
+from mongover.operations.bulk.statements import (
+    Item,
+    New,
+    NewDocument,
+    NewField,
+    NewFields,
+    alone,
+    bare,
+    made,
+    parts,
+    together,
+)
 from tests.operations_support import Desk
 
 if TYPE_CHECKING:
@@ -56,20 +67,25 @@ def by_key(db: Db) -> dict[bytes, Doc]:
 
 def item_for(raw: bytes, kind: int) -> Item:
     """One of the ways in which a document can change."""
-    item = Item(decoded(raw)["_id"], raw)
-    new: Any = "$new"
+    key = decoded(raw)["_id"]
     if kind == 0:
-        item.field = "value"
-    elif kind == 1:
-        new = {"value": {"$x": 1}, "more": [1, "$more"]}
-    elif kind == 2:
-        new, item.gone = {"value": 2}, ("other", "third")
-    elif kind == 3:
-        new, item.field = None, "other"
-    else:
-        new, item.whole = {"_id": item.key, "a.b": 1, "$c": 2}, True
-    item.new = bson.encode({"": new})
-    return item
+        return Item(key, raw, NewField(encoded("$new"), "value"))
+    if kind == 1:
+        return Item(key, raw, NewFields(encoded({"value": {"$x": 1}, "more": [1, "$more"]})))
+    if kind == 2:
+        return Item(key, raw, NewFields(encoded({"value": 2}), ("other", "third")))
+    if kind == 3:
+        return Item(key, raw, NewField(encoded(None), "other"))
+    return Item(key, raw, NewDocument(encoded({"_id": key, "a.b": 1, "$c": 2})))
+
+
+def encoded(value: Any) -> bytes:
+    return bson.encode({"": value})
+
+
+def after(item: Item, before: Doc) -> Doc:
+    assert isinstance(item.fate, New)
+    return made(item.fate, before, OPTIONS)
 
 
 @pytest.mark.parametrize("fields", [(), ("value", "other", "third", "absent")])
@@ -93,9 +109,9 @@ def test_one_statement_for_many_documents_does_to_each_what_its_own_would(
     for item in items:
         key = bson.encode({"": item.key})
         if key not in untouched:
-            after = made(item, wanted[key], OPTIONS)
-            changed += after != wanted[key]
-            wanted[key] = after
+            new = after(item, wanted[key])
+            changed += new != wanted[key]
+            wanted[key] = new
     reply = db.command({"update": "a", "updates": together(items, fields)})
     assert reply["nModified"] == changed
     assert by_key(db) == wanted
@@ -115,7 +131,7 @@ def test_in_a_snapshot_one_statement_does_what_a_statement_for_each_does(
     wanted = by_key(standalone_db)
     for item in items:
         key = bson.encode({"": item.key})
-        wanted[key] = made(item, wanted[key], OPTIONS)
+        wanted[key] = after(item, wanted[key])
     reply = standalone_db.command({"update": "a", "updates": together(items, None)})
     assert "writeErrors" not in reply
     assert by_key(standalone_db) == wanted
@@ -128,7 +144,7 @@ def test_in_a_snapshot_one_statement_does_what_a_statement_for_each_does(
 
 def test_what_is_too_large_for_one_command_goes_in_several() -> None:
     raw = bson.encode({"_id": 1, "x": "y" * 5_000_000})
-    items = [Item(n, raw, bson.encode({"": 1}), field="z") for n in range(5)]
+    items = [Item(n, raw, NewField(encoded(1), "z")) for n in range(5)]
     assert [len(part) for part in parts([*items, Item(9, raw)])] == [2, 2, 1]
 
 

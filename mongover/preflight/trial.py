@@ -12,6 +12,7 @@ from mongover.operations.arguments import plain
 from mongover.operations.bulk.change import difference_or_all, value_at
 from mongover.operations.bulk.compute import Computing
 from mongover.operations.bulk.reader import Reader, options_of
+from mongover.operations.bulk.statements import ByServer, Deletion
 from mongover.operations.documents import Update
 from mongover.operations.transform import Transform
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mongover.operations import Operation
-
-
-_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +86,13 @@ def _transformed(db: Any, operation: Transform, sample: int) -> Iterator[Differe
         item = computing.item(found)
         if item.error is not None:
             yield Difference(item.key, {}, error=item.error.message)
-        elif item.delete:
+        elif isinstance(item.fate, Deletion):
             yield Difference(item.key, {}, deleted=True)
         elif (change := computing.change(item)) is not None:
             yield Difference(item.key, _changes(found.before, change.set, change.unset))
-        elif item.update is not None:
-            yield Difference(item.key, {"update": (None, _readable(computing, item.update))})
+        elif isinstance(item.fate, ByServer):
+            update = _readable(computing, item.fate.update)
+            yield Difference(item.key, {"update": (None, update)})
         else:
             yield Difference(item.key, {})
 

@@ -19,7 +19,19 @@ from mongover.operations.bulk.change import (
     same,
     untyped,
 )
-from mongover.operations.bulk.statements import LARGEST, Item, Reject, in_bson, made
+from mongover.operations.bulk.statements import (
+    LARGEST,
+    ByServer,
+    Deletion,
+    Item,
+    New,
+    NewDocument,
+    NewField,
+    NewFields,
+    Reject,
+    in_bson,
+    made,
+)
 from mongover.operations.duplicates import shown
 
 if TYPE_CHECKING:
@@ -29,6 +41,7 @@ if TYPE_CHECKING:
 
     from mongover.operations.base import Document
     from mongover.operations.bulk.reader import Found
+    from mongover.operations.bulk.statements import Fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,53 +87,48 @@ class Computing:
             OperationFailed: it failed, and the policy is to stop.
         """
         key = found.given["_id"]
-        # The function could change one that is a document.
-        item = Item(found.before["_id"] if isinstance(key, dict) else key, found.raw)
-        known = self.refused.get(in_bson(item.key)) if self.refused else None
-        if known is not None:
-            item.error = known
-            return item
-        try:
-            self._decide(item, found)
-        except Exception as error:
-            if self._spec.on_error == "stop":
-                raise self._stopped(item.key, error) from error
-            item.error = rejected(error, self._function)
-            item.new, item.update, item.delete = b"", None, False
-        return item
+        if isinstance(key, dict):  # the function could change it
+            key = found.before["_id"]
+        known = self.refused.get(in_bson(key)) if self.refused else None
+        return Item(key, found.raw, known or self._fate(key, found))
 
     def change(self, item: Item) -> Fields | None:
         """What becomes of the item's document; None where only the server can tell."""
-        if not item.new:
+        if not isinstance(item.fate, New):
             return None
         before = self._decode(item.raw, self._options)
-        return difference_or_all(before, made(item, before, self._options))
+        return difference_or_all(before, made(item.fate, before, self._options))
 
     def decoded(self, update: Any) -> Document:
         """What an item's update says."""
         return self._decode(update.raw, self._options)
 
-    def _decide(self, item: Item, found: Found) -> None:
+    def _fate(self, key: Any, found: Found) -> Fate | None:
+        try:
+            return self._decided(key, found)
+        except Exception as error:
+            if self._spec.on_error == "stop":
+                raise self._stopped(key, error) from error
+            return rejected(error, self._function)
+
+    def _decided(self, key: Any, found: Found) -> Fate | None:
         if found.page.errors:
             found.page.check(found.place)
         result = self._call(found)
         if result is None:
-            return
+            return None
         if result is DELETE:
-            item.delete = True
-        elif isinstance(result, list):
+            return Deletion()
+        if isinstance(result, list):
             self._refuse_odd(found)
-            item.update = [self._raw(stage) for stage in result]
-        elif is_operators(result):
+            return ByServer([self._raw(stage) for stage in result])
+        if is_operators(result):
             plain = plain_fields(result)
             if plain is None or self._hidden(plain):
-                item.update = self._raw(result)
-            else:
-                # Its effect can be known here, and so written like any other difference.
-                self._compare(item, found, applied(found.before, plain))
-        else:
-            # The function may have changed the document that it was given.
-            self._compare(item, found, result)
+                return ByServer(self._raw(result))
+            # Its effect can be known here, and so written like any other difference.
+            result = applied(found.before, plain)
+        return self._difference(key, found, result)
 
     def _hidden(self, change: Fields) -> bool:
         """Whether it takes fields away that were not read."""
@@ -141,12 +149,12 @@ class Computing:
             result = untyped(found.before, old, result, keep=spec.keep)
         return check_result(result, spec.name)
 
-    def _compare(self, item: Item, found: Found, result: Document) -> None:
-        """Take the difference to the document as it was read."""
+    def _difference(self, key: Any, found: Found, result: Document) -> Fate | None:
+        """What the result changes in the document as it was read, not as it was given away."""
         before = found.before
         if "_id" not in result:
-            result = {"_id": item.key, **result}
-        elif same(result["_id"], item.key):
+            result = {"_id": key, **result}
+        elif same(result["_id"], key):
             before["_id"] = result["_id"]  # so that it is not compared again
         else:
             raise OperationFailed(
@@ -157,14 +165,10 @@ class Computing:
             change = changed(before, result)
         except NeedsReplacement:
             self._refuse_odd(found)
-            self._replace(item, {"_id": item.key, **result})
-            return
-        if not change:
-            return
-        if found.page.odd(found.place):
-            item.update = self._raw(change.operators())
-        else:
-            self._name(item, change)
+            return self._replaced({"_id": key, **result})
+        if change and found.page.odd(found.place):
+            return ByServer(self._raw(change.operators()))
+        return self._named(change) if change else None
 
     def _refuse_odd(self, found: Found) -> None:
         """Keep a document away from the server that it would bring down.
@@ -177,21 +181,20 @@ class Computing:
                 hint="return `$set` and `$unset` alone for it, or mend it by itself",
             )
 
-    def _replace(self, item: Item, after: Document) -> None:
+    def _replaced(self, after: Document) -> NewDocument:
         if self._spec.fields:
             raise OperationFailed(
                 f"{self._spec.name} changed a field whose name has a dot or begins with $",
                 hint="leave `projection` out, so that whole documents can be replaced",
             )
-        item.new, item.whole = self._encoded({"": after}), True
+        return NewDocument(self._encoded({"": after}))
 
-    def _name(self, item: Item, change: Fields) -> None:
-        """Name the fields at the top that change, with their new values."""
+    def _named(self, change: Fields) -> New:
+        """The fields at the top that change, with their new values."""
         if len(change.set) == 1 and not change.unset:
-            ((item.field, value),) = change.set.items()
-            item.new = self._encoded({"": value})
-        else:
-            item.new, item.gone = self._encoded({"": change.set}), tuple(change.unset)
+            ((name, value),) = change.set.items()
+            return NewField(self._encoded({"": value}), name)
+        return NewFields(self._encoded({"": change.set}), tuple(change.unset))
 
     def _raw(self, document: Document) -> Any:
         return self._new_raw(self._encoded(document))

@@ -8,6 +8,7 @@ search, the parsing and the bookkeeping anew.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,9 +27,150 @@ _EMPTY: Final = 5  # bytes of a document without fields
 _NEAR: Final = 64  # documents among which the server looks for one place by place
 
 
+# -- what becomes of a document ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class New(ABC):
+    """A new value that is known here: encoded at once, for a function may go on changing it.
+
+    `new` is a document in BSON whose only field, without a name, is the value.
+    """
+
+    new: bytes
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[Any, ...]:
+        """What it has in common with those that one statement can write with it."""
+
+    @abstractmethod
+    def stage(self, value: Any) -> Document:
+        """The stage that puts the value of an expression where this one belongs."""
+
+    @abstractmethod
+    def either(self, same: Document, new: Document) -> Document:
+        """The new value where the document is as it was read, else the one that is there."""
+
+    @abstractmethod
+    def put(self, before: Document, value: Any) -> Document:
+        """The document that the value, decoded, makes of another."""
+
+    @abstractmethod
+    def operators(self) -> Any:
+        """The update that gives a document the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewField(New):
+    """Of the only field that changes."""
+
+    name: str
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Its name."""
+        return NewField, self.name
+
+    def stage(self, value: Any) -> Document:
+        """Set it."""
+        return {"$set": {self.name: value}}
+
+    def either(self, same: Document, new: Document) -> Document:
+        """Of the field alone."""
+        return {"$cond": [same, new, f"${self.name}"]}
+
+    def put(self, before: Document, value: Any) -> Document:
+        """With the field as it is now."""
+        return {**before, self.name: value}
+
+    def operators(self) -> Any:
+        """One `$set`."""
+        field = self.new[4:5] + self.name.encode() + b"\x00" + self.new[6:-1]
+        return _raw(b"\x03$set\x00" + _document(field))
+
+
+@dataclass(frozen=True, slots=True)
+class NewFields(New):
+    """Of several fields, by name; those that are `gone` are taken away."""
+
+    gone: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What goes."""
+        return NewFields, self.gone
+
+    def stage(self, value: Any) -> Document:
+        """The document with them replaces it."""
+        return {"$replaceWith": value}
+
+    def either(self, same: Document, new: Document) -> Document:
+        """Of the whole document, with the others as they are there."""
+        new = {"$mergeObjects": ["$$ROOT", new]}
+        for name in self.gone:
+            new = {"$unsetField": {"field": {"$literal": name}, "input": new}}
+        return {"$cond": [same, new, "$$ROOT"]}
+
+    def put(self, before: Document, value: Any) -> Document:
+        """With the fields as they are now."""
+        return {n: old for n, old in before.items() if n not in self.gone} | dict(value)
+
+    def operators(self) -> Any:
+        """`$set` and `$unset`."""
+        from bson import encode  # noqa: PLC0415 - bson costs 50 ms
+
+        value = self.new[6:-1]
+        operators = b"\x03$set\x00" + value if len(value) > _EMPTY else b""
+        if self.gone:
+            operators += encode({"$unset": dict.fromkeys(self.gone, "")})[4:-1]
+        return _raw(operators)
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument(New):
+    """Of the whole document."""
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """All whole documents go together."""
+        return (NewDocument,)
+
+    def stage(self, value: Any) -> Document:
+        """It replaces the old one."""
+        return {"$replaceWith": value}
+
+    def either(self, same: Document, new: Document) -> Document:
+        """Of the whole document."""
+        return {"$cond": [same, new, "$$ROOT"]}
+
+    def put(self, before: Document, value: Any) -> Document:
+        """Itself."""
+        del before
+        return dict(value)
+
+    def operators(self) -> Any:
+        """A pipeline: a plain replacement refuses names that begin with `$`."""
+        from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
+
+        return [{"$replaceWith": {"$literal": RawBSONDocument(self.new[6:-1])}}]
+
+
+@dataclass(frozen=True, slots=True)
+class ByServer:
+    """What only the server can carry out: what a command's `u` is, operators or a pipeline."""
+
+    update: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """The document goes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Why a document was kept aside; no values of documents."""
+    """Why a document was kept aside, and nothing is to be written; no values of documents."""
 
     kind: str
     code: int | None
@@ -39,49 +181,40 @@ class Reject:
         return {"type": self.kind, "code": self.code, "message": self.message}
 
 
+Fate = New | ByServer | Deletion | Reject
+"""What becomes of a document that does not stay as it is."""
+
 Guard = tuple[str, ...] | None
 """The fields that are compared with what was read, `()` for all; None: in a snapshot, nothing."""
 
 
 @dataclass(slots=True)
 class Item:
-    """One document: as it was read, and what shall become of it.
-
-    What is to be written is encoded at once: a function may go on changing what it returned.
-
-    Attributes:
-        key: Its `_id`.
-        raw: As it was read, in BSON.
-        new: A document in BSON whose only field, without a name, is the new value of `field`; or
-            with no `field` those of several, by name; or with `whole` the new document.
-        field: The only field that changes.
-        gone: Fields to be taken away.
-        whole: Whether `new` is the whole new document.
-        update: Instead of `new`, what a command's `u` is: operators or a pipeline.
-        delete: Whether it shall go.
-        error: Why nothing is to be written.
-    """
+    """One document: its `_id`, how it was read in BSON, and what becomes of it."""
 
     key: Any
     raw: bytes
-    new: bytes = b""
-    field: str = ""
-    gone: tuple[str, ...] = ()
-    whole: bool = False
-    update: Any = None
-    delete: bool = False
-    error: Reject | None = None
+    fate: Fate | None = None
+
+    @property
+    def error(self) -> Reject | None:
+        """Why nothing is to be written."""
+        return self.fate if isinstance(self.fate, Reject) else None
 
     @property
     def writes(self) -> bool:
         """Whether anything is to be sent for it."""
-        return bool(self.new) or self.update is not None or self.delete
+        return self.fate is not None and not isinstance(self.fate, Reject)
 
     @property
     def weight(self) -> int:
         """About how many bytes it adds to a command."""
-        update = self.update if isinstance(self.update, list) else [self.update]
-        new = len(self.new) or sum(len(stage.raw) for stage in update if stage is not None)
+        new = 0
+        if isinstance(self.fate, New):
+            new = len(self.fate.new)
+        elif isinstance(self.fate, ByServer):
+            update = self.fate.update
+            new = sum(len(one.raw) for one in (update if isinstance(update, list) else [update]))
         return len(self.raw) + new + _weight_of(self.key) + _OVERHEAD
 
     @property
@@ -91,9 +224,10 @@ class Item:
 
     def become(self, other: Item) -> None:
         """Take over what was computed anew."""
-        for name in self.__slots__:
-            if name != "key":
-                setattr(self, name, getattr(other, name))
+        self.raw, self.fate = other.raw, other.fate
+
+
+# -- statements -------------------------------------------------------------------------------
 
 
 def _weight_of(key: Any) -> int:
@@ -127,9 +261,9 @@ def together(items: Sequence[Item], guard: Guard) -> list[Document]:
 
     A document that is not as it was read is left as it is.
     """
-    alike: dict[tuple[str, tuple[str, ...], bool], list[Item]] = {}
+    alike: dict[tuple[Any, ...], list[Item]] = {}
     for item in items:
-        alike.setdefault((item.field, item.gone, item.whole), []).append(item)
+        alike.setdefault(_new(item).shape, []).append(item)
     return [_statement(some, guard) for some in alike.values()]
 
 
@@ -137,7 +271,7 @@ def _statement(items: Sequence[Item], guard: Guard) -> Document:
     keys = [item.key for item in items]
     statement: Document = {
         "q": {"_id": {"$in": keys}},
-        "u": [_stage(items[0], _tree(items, guard))],
+        "u": [_new(items[0]).stage(_tree(items, guard))],
         "multi": True,
     }
     return statement | _bytewise(keys)
@@ -146,24 +280,27 @@ def _statement(items: Sequence[Item], guard: Guard) -> Document:
 def alone(item: Item, fields: tuple[str, ...]) -> Document:
     """The statement for one item that writes, if its document is as it was read."""
     statement: Document = {"q": {"_id": item.key}, **_bytewise([item.key])}
-    if item.new:
+    fate = item.fate
+    if isinstance(fate, New):
         if item.large:
-            value = _either(item, _about_as_read(item, fields), _element(_new_values([item]), 0))
+            value = fate.either(_about_as_read(item, fields), _element(_new_values([item]), 0))
         else:
             value = _found([item], fields)
-        return statement | {"u": [_stage(item, value)]}
+        return statement | {"u": [fate.stage(value)]}
     old = _element(_raws([item]), 0)
     same = _about_as_read(item, fields) if item.large else _same(old, fields)
     statement |= {"q": {"_id": item.key, "$expr": same}, "hint": BY_ID}
-    return statement | ({"limit": 1} if item.delete else {"u": item.update})
+    return statement | ({"u": fate.update} if isinstance(fate, ByServer) else {"limit": 1})
 
 
 def bare(item: Item) -> Document:
     """The statement for one item that writes, whatever its document is now."""
     statement: Document = {"q": {"_id": item.key}}
-    if item.delete:
-        return statement | {"limit": 1}
-    return statement | {"u": _operators(item) if item.new else item.update}
+    if isinstance(item.fate, ByServer):
+        return statement | {"u": item.fate.update}
+    return statement | (
+        {"u": item.fate.operators()} if isinstance(item.fate, New) else {"limit": 1}
+    )
 
 
 def in_bson(value: Any) -> bytes:
@@ -173,20 +310,17 @@ def in_bson(value: Any) -> bytes:
     return encode({"": value})
 
 
-def made(item: Item, before: Document, options: Any) -> Document:
-    """The document that an item with a new value makes of `before`."""
+def made(new: New, before: Document, options: Any) -> Document:
+    """The document that a new value makes of `before`."""
     import bson  # noqa: PLC0415 - costs 50 ms
 
-    new: Any = bson.decode(item.new, options)[""]
-    if item.field:
-        return {**before, item.field: new}
-    if item.whole:
-        return dict(new)
-    return {name: value for name, value in before.items() if name not in item.gone} | dict(new)
+    value: Any = bson.decode(new.new, options)[""]
+    return new.put(before, value)
 
 
-def _stage(item: Item, value: Any) -> Document:
-    return {"$set": {item.field: value}} if item.field else {"$replaceWith": value}
+def _new(item: Item) -> New:
+    assert isinstance(item.fate, New)  # noqa: S101 - only those can be written together
+    return item.fate
 
 
 def _tree(items: Sequence[Item], guard: Guard) -> Document:
@@ -208,19 +342,8 @@ def _found(items: Sequence[Item], guard: Guard) -> Document:
     if guard is not None:
         as_read = _same(_element(_raws(items), "$$place"), guard)
         same = {"$and": [same, as_read]} if guard else as_read
-    value = _either(items[0], same, _element(_new_values(items), "$$place"))
+    value = _new(items[0]).either(same, _element(_new_values(items), "$$place"))
     return {"$let": {"vars": {"place": place}, "in": value}}
-
-
-def _either(item: Item, same: Document, new: Document) -> Document:
-    """The new value where the document is as it was read, else the one that is there."""
-    if item.field:
-        return {"$cond": [same, new, f"${item.field}"]}
-    if not item.whole:
-        new = {"$mergeObjects": ["$$ROOT", new]}
-        for name in item.gone:
-            new = {"$unsetField": {"field": {"$literal": name}, "input": new}}
-    return {"$cond": [same, new, "$$ROOT"]}
 
 
 def _same(old: Document, fields: tuple[str, ...]) -> Document:
@@ -253,7 +376,7 @@ def _about_as_read(item: Item, fields: tuple[str, ...]) -> Document:
     size = {"$eq": [{"$bsonSize": "$$ROOT"}, len(item.raw)]}
     absent = [{"$eq": [{"$type": f"${name}"}, "missing"]} for name in fields if name not in raw]
     conditions: list[Document] = absent if fields else [size]
-    room = min(_LARGE, LARGEST - len(item.new))
+    room = min(_LARGE, LARGEST - (len(item.fate.new) if isinstance(item.fate, New) else 0))
     for name, value in raw.items():
         weight = len(bson.encode({name: value})) + _OVERHEAD
         if weight < _LARGE // 100 and weight < room:
@@ -273,33 +396,20 @@ def _raws(items: Iterable[Item]) -> Document:
 
 def _new_values(items: Iterable[Item]) -> Document:
     """The new values: in `new` stand the type, the end of an empty name, and the value."""
-    news = (item.new for item in items)
+    news = (_new(item).new for item in items)
     return _array(b"%b%d%b" % (new[4:5], place, new[5:-1]) for place, new in enumerate(news))
-
-
-def _operators(item: Item) -> Any:
-    """The update that gives a document its new value."""
-    from bson import encode  # noqa: PLC0415 - bson costs 50 ms
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
-
-    kind, value = item.new[4:5], item.new[6:-1]
-    if item.whole:  # a plain replacement refuses names that begin with `$`
-        return [{"$replaceWith": {"$literal": RawBSONDocument(value)}}]
-    if item.field:
-        value = _document(kind + item.field.encode() + b"\x00" + value)
-    operators = b"\x03$set\x00" + value if len(value) > _EMPTY else b""
-    if item.gone:
-        operators += encode({"$unset": dict.fromkeys(item.gone, "")})[4:-1]
-    return RawBSONDocument(_document(operators))
 
 
 def _array(elements: Iterable[bytes]) -> Document:
     """Elements in BSON, each named by its place, as an expression."""
+    literal: Document = _raw(b"\x04$literal\x00" + _document(b"".join(elements)))
+    return literal
+
+
+def _raw(elements: bytes) -> Any:
     from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
 
-    array = _document(b"".join(elements))
-    literal: Any = RawBSONDocument(_document(b"\x04$literal\x00" + array))
-    return literal  # type: ignore[no-any-return]
+    return RawBSONDocument(_document(elements))
 
 
 def _document(elements: bytes) -> bytes:

@@ -17,7 +17,11 @@ from mongover.operations.bulk.checkpoints import Counts
 from mongover.operations.bulk.ranges import exact
 from mongover.operations.bulk.reader import GROUP, Found, Reader, encoded, found_in
 from mongover.operations.bulk.statements import (
+    ByServer,
+    Deletion,
     Item,
+    New,
+    NewDocument,
     Reject,
     alone,
     bare,
@@ -82,9 +86,9 @@ class InSnapshot:
         """
         counts = Counts()
         for part in parts(items):
-            new = [item for item in part if item.new]
-            updated = [item for item in part if item.update is not None]
-            deleted = [item for item in part if item.delete]
+            new = [item for item in part if isinstance(item.fate, New)]
+            updated = [item for item in part if isinstance(item.fate, ByServer)]
+            deleted = [item for item in part if isinstance(item.fate, Deletion)]
             if new and not self._singly:
                 counts += Counts(changed=self._together(new, session, size))
             elif new:
@@ -134,7 +138,7 @@ class InSnapshot:
             raise SmallerBatch(size // 2)
 
     def _one_by_one(self, items: Sequence[Item], session: ClientSession | None, size: int) -> int:
-        delete = items[0].delete
+        delete = isinstance(items[0].fate, Deletion)
         statements = [bare(item) for item in items]
         reply = self._run(statements, session, delete=delete)
         if reply.get("writeErrors"):
@@ -188,7 +192,7 @@ class Guarded:
 
     def _write_part(self, part: Sequence[Item], unsure: list[Item]) -> Counts:
         counts = Counts()
-        known = [item for item in part if item.new]
+        known = [item for item in part if isinstance(item.fate, New)]
         large = [item for item in known if item.large]
         small = [item for item in known if not item.large] if large else known
         if small:
@@ -196,12 +200,11 @@ class Guarded:
         if large:
             counts += self._write_alone(large, unsure)
         # What operators do cannot be seen afterwards, so each of them goes by itself.
-        gone = [item for item in part if item.delete]
-        for some in (gone, *([item] for item in part if item.update is not None)):
+        gone = [item for item in part if isinstance(item.fate, Deletion)]
+        updated = [[item] for item in part if isinstance(item.fate, ByServer)]
+        for some in (gone, *updated):
             if some:
-                statements = [alone(item, self._spec.fields) for item in some]
-                reply = self._send(statements, delete=some[0].delete)
-                counts += self._judge(some, reply, "n", unsure)
+                counts += self._judge(some, self._send_alone(some), "n", unsure)
         return counts
 
     def _write_together(self, items: Sequence[Item], unsure: list[Item]) -> Counts:
@@ -219,7 +222,7 @@ class Guarded:
         return self._write_alone(items, unsure)
 
     def _write_alone(self, items: Sequence[Item], unsure: list[Item]) -> Counts:
-        reply = self._send([alone(item, self._spec.fields) for item in items])
+        reply = self._send_alone(items)
         not_sure: list[Item] = []
         counts = self._judge(items, reply, "nModified", not_sure)
         if not not_sure:
@@ -229,6 +232,10 @@ class Guarded:
         unsure += waiting
         return Counts(changed=written)
 
+    def _send_alone(self, items: Sequence[Item]) -> Document:
+        statements = [alone(item, self._spec.fields) for item in items]
+        return self._send(statements, delete=isinstance(items[0].fate, Deletion))
+
     def _send(self, statements: list[Document], *, delete: bool = False) -> Document:
         command = {**_command(self._spec, statements, delete=delete), "ordered": False}
         return send(self._db, command, None)
@@ -236,16 +243,17 @@ class Guarded:
     def _judge(
         self, items: Sequence[Item], reply: Document, witness: str, unsure: list[Item]
     ) -> Counts:
+        deleted = isinstance(items[0].fate, Deletion)
         for error in reply.get("writeErrors", ()):
             item, reject = items[int(error["index"])], refused(error)
             if self._spec.on_error == "stop":
                 raise _not_written(self._spec, item, reject)
-            item.error = reject
+            item.fate = reject
         sent = [item for item in items if item.error is None]
         done = int(reply[witness])
         if done < len(sent):
             unsure += sent
-        return Counts(deleted=done) if items and items[0].delete else Counts(changed=done)
+        return Counts(deleted=done) if deleted else Counts(changed=done)
 
     def _look_again(self, items: Sequence[Item]) -> tuple[list[Item], int]:
         """Those that were not written because they were not as they were read, computed anew.
@@ -271,9 +279,9 @@ class Guarded:
         return waiting, written
 
     def _was_written(self, item: Item, current: Document) -> bool:
-        if item.whole:
+        if isinstance(item.fate, NewDocument):
             (read,) = found_in(item.raw, self._reader.options)
-            return shows_all(current, read.given, made(item, read.given, self._reader.options))
+            return shows_all(current, read.given, made(item.fate, read.given, self._reader.options))
         change = self._computing.change(item)
         return change is not None and shows(current, change)
 
