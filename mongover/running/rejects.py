@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from mongover.errors import OperationFailed
 from mongover.history.record import Direction
 from mongover.operations.arguments import plain
-from mongover.operations.bulk.batches import SmallerBatch, start_transaction
+from mongover.operations.bulk.batches import SmallerBatch
 from mongover.operations.bulk.checkpoints import Span
 from mongover.operations.bulk.ranges import both
+from mongover.operations.bulk.transact import transact
 from mongover.operations.bulk.worker import Transforming
 from mongover.operations.transform import Transform
 
@@ -208,27 +209,23 @@ class _Once:
 
         for attempt in range(_ATTEMPTS):
             try:
-                return self._attempt(session)
+                transact(session, lambda: self._work(session), landed=self._is_gone)
+            except (OperationFailed, SmallerBatch):
+                return False
             except PyMongoError as error:
                 again = error.has_error_label("TransientTransactionError")
                 if not again or attempt == _ATTEMPTS - 1:
                     raise
+            else:
+                return True
         raise AssertionError("the last attempt returns or raises")
 
-    def _attempt(self, session: Any) -> bool:
+    def _work(self, session: Any) -> None:
         from pymongo import WriteConcern  # noqa: PLC0415 - heavy, needed only to run
 
-        start_transaction(session)
-        try:
-            self._step.batch(session, self._span, 1)
-            bare = self._rejects.with_options(write_concern=WriteConcern())
-            bare.delete_one({"_id": self._row["_id"]}, session=session)
-        except (OperationFailed, SmallerBatch):
-            session.abort_transaction()
-            return False
-        except BaseException:
-            if session.in_transaction:
-                session.abort_transaction()
-            raise
-        session.commit_transaction()
-        return True
+        self._step.batch(session, self._span, 1)
+        bare = self._rejects.with_options(write_concern=WriteConcern())
+        bare.delete_one({"_id": self._row["_id"]}, session=session)
+
+    def _is_gone(self) -> bool:
+        return self._rejects.find_one({"_id": self._row["_id"]}, {"_id": 1}) is None

@@ -16,6 +16,7 @@ from mongover.errors import OperationFailed
 from mongover.operations.bulk.checkpoints import Checkpoints, Counts, Halted, Span, ends_at
 from mongover.operations.bulk.pace import Throttle
 from mongover.operations.bulk.ranges import exact
+from mongover.operations.bulk.transact import transact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,6 @@ _QUICK: Final = 0.25
 _STRETCH: Final = 16
 _SPARSE: Final = 4  # a range with less than a quarter of it found may grow
 _ATTEMPTS: Final = 40
-_COMMITS: Final = 8
 _PAUSE: Final = 0.01
 _LONGEST: Final = 1.0
 CAPPED: Final = frozenset({20, 246, 263})
@@ -190,33 +190,13 @@ class _Walk:
 
     def _attempt(self, span: Span) -> Done:
         session = self._session
-        start_transaction(session)
-        try:
+
+        def batch() -> Done:
             done = self._step.batch(session, span, self._size)
             self._checkpoints.advance(span, done.position, done.counts, session=session)
-        except BaseException:
-            if session.in_transaction:
-                session.abort_transaction()
-            raise
-        self._commit(span)
-        return done
+            return done
 
-    def _commit(self, span: Span) -> None:
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - heavy, needed only to run
-
-        for attempt in range(_COMMITS):
-            try:
-                self._session.commit_transaction()
-            except PyMongoError as error:
-                if not error.has_error_label("UnknownTransactionCommitResult"):
-                    raise
-                if attempt == _COMMITS - 1:
-                    if self._checkpoints.landed(span):
-                        return
-                    raise
-                time.sleep(_PAUSE * 2**attempt)
-            else:
-                return
+        return transact(session, batch, landed=lambda: self._checkpoints.landed(span))
 
     def _again(self, error: PyMongoError, attempt: int) -> None:
         """Go on to another attempt, with fewer documents, or raise what cannot be mended."""
@@ -245,18 +225,6 @@ def _given_up() -> OperationFailed:
         "documents, or one of them takes longer, or more of the server's cache, than it may",
         hint="run it at a quieter time; `mongover upgrade` goes on from the checkpoint",
         after="every batch before it is done and recorded.",
-    )
-
-
-def start_transaction(session: ClientSession) -> None:
-    """Begin a transaction that sees one moment, and whose commit lasts."""
-    from pymongo import ReadPreference, WriteConcern  # noqa: PLC0415 - heavy, needed only to run
-    from pymongo.read_concern import ReadConcern  # noqa: PLC0415 - the same
-
-    session.start_transaction(
-        read_concern=ReadConcern("snapshot"),
-        write_concern=WriteConcern("majority", j=True),
-        read_preference=ReadPreference.PRIMARY,
     )
 
 
@@ -311,7 +279,6 @@ __all__ = [
     "Step",
     "next_size",
     "send",
-    "start_transaction",
     "walk_spans",
     "write",
     "write_error",
