@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pymongo.errors import WriteError
 
 from mongover.errors import InvalidDocuments, OperationFailed
-from mongover.operations.jsonschema import mongo_schema
+from mongover.operations.jsonschema import translated
 from tests.operations_support import Desk, rebuilt, recorded
 
 if TYPE_CHECKING:
@@ -207,8 +207,8 @@ def test_a_pydantic_model_becomes_a_validator_that_the_server_keeps(any_db: Db) 
 def test_a_json_schema_becomes_the_servers_dialect(
     any_db: Db, schema: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
-    assert mongo_schema(schema) == wanted
-    assert mongo_schema(wanted) == wanted
+    assert translated(schema) == (wanted, ())
+    assert translated(wanted) == (wanted, ())
     any_db.create_collection("a", validator={"$jsonSchema": wanted})
 
 

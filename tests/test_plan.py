@@ -673,14 +673,12 @@ def test_a_name_that_is_no_number_is_missing_and_not_ahead() -> None:
 
 
 def test_status_has_a_row_for_every_line() -> None:
-    files = shop(changed=rev("0001", "users", has_downgrade=False))
-    rows = status_rows(files, history("0001", "0003", "0002"))
+    rows = status_rows(shop(), history("0001", "0003", "0002"))
     assert [(row.schema, row.current, row.head, row.pending, row.state) for row in rows] == [
         ("users", ("0001",), ("0006",), ("0004", "0006"), LineState.PENDING),
         ("calls", ("0002",), ("0005",), ("0005",), LineState.PENDING),
         ("alone", ("0003",), ("0003",), (), LineState.UP_TO_DATE),
     ]
-    assert [row.irreversible for row in rows] == [("0001",), (), ()]
 
 
 @pytest.mark.parametrize(

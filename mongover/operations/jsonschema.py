@@ -92,8 +92,8 @@ _DEPTHS = (12, 6, 4, 3, 2, 1)
 _MOST_EXPANSIONS = 500
 
 
-def mongo_schema(schema: Mapping[str, Any]) -> Document:
-    """The schema of whole documents in MongoDB's dialect.
+def translated(schema: Any) -> tuple[Document, tuple[str, ...]]:
+    """The schema of whole documents in MongoDB's dialect, and in words what that cannot express.
 
     References are written out; where a model contains itself, the inner one is only required to
     be an object. A schema that forbids further fields allows `_id`, which every document has.
@@ -101,11 +101,6 @@ def mongo_schema(schema: Mapping[str, Any]) -> Document:
     Raises:
         OperationFailed: For a keyword that MongoDB cannot express or does not know.
     """
-    return translated(schema)[0]
-
-
-def translated(schema: Any) -> tuple[Document, tuple[str, ...]]:
-    """The same, and in words what was asked for that MongoDB cannot express."""
     found, left_out = expanded(schema)
     return _with_id(found), left_out
 

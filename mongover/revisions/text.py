@@ -12,17 +12,7 @@ if TYPE_CHECKING:
     from typing import Final, Literal
 
 
-_BOM: Final = b"\xef\xbb\xbf"
 UNPARSABLE: Final = (SyntaxError, ValueError, RecursionError, MemoryError)
-
-
-def normalise(data: bytes) -> str:
-    r"""The text of a file without byte order mark, its lines ended by `\n`.
-
-    Raises:
-        UnicodeDecodeError: the bytes are not UTF-8.
-    """
-    return normalise_text(data.decode("utf-8"))
 
 
 def normalise_text(text: str) -> str:

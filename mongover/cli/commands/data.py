@@ -155,7 +155,3 @@ def backups(app: App, name: str | None) -> None:
         app.output.data(line)
     if not rows:
         app.output.talk("there is no backup")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

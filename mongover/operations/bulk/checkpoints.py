@@ -131,7 +131,6 @@ class Work:
     """One operation's head document, and its spans as they were found."""
 
     finished: bool
-    resumed: bool
     total: int
     standing: Standing = field(default_factory=Standing)
     high: Bound = field(default_factory=list)
@@ -210,7 +209,6 @@ class Checkpoints:
         if head["fingerprint"] == fingerprint(operation):
             return Work(
                 head["finished"],
-                resumed=True,
                 total=head["total"],
                 standing=self.standing(),
                 high=head["high"],
@@ -247,7 +245,7 @@ class Checkpoints:
             }
         )
         standing = Standing(spans=len(spans))
-        return Work(finished=False, resumed=False, total=total, standing=standing, high=high)
+        return Work(finished=False, total=total, standing=standing, high=high)
 
     def _span(self, number: int, low: Bound, high: Bound) -> Document:
         return {
@@ -338,12 +336,6 @@ class Checkpoints:
             "to another run",
             hint="look at `mongover lock` and `mongover status`; the next upgrade goes on",
             after="nothing more was written.",
-        )
-
-    def release(self, span: Span) -> None:
-        """Give a span back that is not finished."""
-        self._collection.update_one(
-            {"_id": span.key, "fence": self._ticket.fence}, {"$set": {"claimed": None}}
         )
 
     def halt(self) -> None:
