@@ -9,7 +9,7 @@ from mongover.errors import OperationFailed, UsageError
 from mongover.operations.arguments import check_choice, check_name, one_line
 from mongover.operations.base import Operation
 from mongover.operations.bulk.ranges import both, size_of
-from mongover.operations.bulk.server_side import Change, perform
+from mongover.operations.bulk.server_side import BulkChange, perform
 from mongover.operations.ddl import ddl, stored_collection
 from mongover.operations.stages import NO_MERGE
 
@@ -195,7 +195,7 @@ class Backup(Operation):
         matched = {"$cond": [_there("$kept._id"), "$$ROOT", self._added()]}
         merge = _Merge(self.collection, place.name, [{"$project": row}], matched)
         merge.null(target, self.filter)
-        change = Change(self.collection, self.filter, merge.command, transactional=False)
+        change = BulkChange(self.collection, self.filter, merge.command, transactional=False)
         return perform(self, target, change, self.pace)
 
     def _added(self) -> Document:
@@ -268,7 +268,7 @@ class RestoreBackup(Operation):
         outcomes: set[Outcome] = set()
         for query, merge in self._merges(name):
             merge.null(target, query)
-            change = Change(name, query, merge.command, transactional=False)
+            change = BulkChange(name, query, merge.command, transactional=False)
             outcomes.add(perform(self, target, change, self.pace))
         return "done" if "done" in outcomes else "unchanged"
 

@@ -9,7 +9,7 @@ from mongover.errors import OperationFailed
 from mongover.operations.arguments import check_choice, check_name, check_path, one_line
 from mongover.operations.base import Document, Operation, Outcome, Target
 from mongover.operations.bulk.ranges import both
-from mongover.operations.bulk.server_side import Change, perform, updating
+from mongover.operations.bulk.server_side import BulkChange, perform, updating
 from mongover.operations.lossless import TYPES, converted
 from mongover.operations.paths import put, without
 from mongover.operations.reaching import documents, refuse, walked
@@ -70,7 +70,9 @@ class ConvertField(Operation):
         path = walked(target, self.collection, self.field, among=self.filter, after=after)
         self._count(target, path)
         found, stage = self._plainly() if path is None else self._walked(path)
-        change = Change(self.collection, found, updating(self.collection, [stage]), settles=True)
+        change = BulkChange(
+            self.collection, found, updating(self.collection, [stage]), settles=True
+        )
         outcome = perform(self, target, change, self.pace)
         if outcome == "unchanged":
             self._tell_of_arrays(target)

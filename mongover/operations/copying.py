@@ -9,7 +9,7 @@ from mongover.errors import OperationFailed
 from mongover.operations.arguments import check_choice, check_name, check_path, one_line
 from mongover.operations.base import Document, Operation, Outcome, Target
 from mongover.operations.bulk.ranges import BY_ID
-from mongover.operations.bulk.server_side import Change, perform
+from mongover.operations.bulk.server_side import BulkChange, perform
 from mongover.operations.ddl import stored_collection
 from mongover.operations.duplicates import shown
 from mongover.operations.stages import NO_MERGE, by_chance, flow_of, mentions, reads, tells_time
@@ -163,7 +163,7 @@ class Copy(Operation):
             self.check_pace(f"its source, a {kind}")
         if not self._certain(target, plain=plain):
             self._check_yield(target)
-        change = Change(
+        change = BulkChange(
             self.collection,
             self.filter,
             self._command,

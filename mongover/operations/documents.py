@@ -22,7 +22,7 @@ from mongover.operations.arguments import (
 )
 from mongover.operations.base import Advance, Document, Operation, Outcome, Target
 from mongover.operations.bulk.ranges import BY_ID, both
-from mongover.operations.bulk.server_side import Change, deleting, perform, updating
+from mongover.operations.bulk.server_side import BulkChange, deleting, perform, updating
 from mongover.operations.literals import check_operators, check_value
 from mongover.operations.naming import before_it_goes
 from mongover.operations.paths import (
@@ -302,7 +302,7 @@ class Update(Operation):
         if isinstance(self.update, dict):
             for name in self.update.get("$unset", ()):
                 self._check_unset(target, name)
-        change = Change(
+        change = BulkChange(
             self.collection,
             self.filter,
             updating(
@@ -361,7 +361,7 @@ class Delete(Operation):
 
     def apply(self, target: Target) -> Outcome:
         """One command for few documents, ranges of `_id` for many."""
-        change = Change(
+        change = BulkChange(
             self.collection,
             self.filter,
             deleting(self.collection, collation=self.collation),
@@ -409,7 +409,7 @@ class AddField(Operation):
         if path is not None:
             lacking, update = path.lacking(), [self._added(path)]
         command = updating(self.collection, update)
-        change = Change(self.collection, both(self.filter, lacking), command, settles=True)
+        change = BulkChange(self.collection, both(self.filter, lacking), command, settles=True)
         return perform(self, target, change, self.pace)
 
     def _added(self, path: Path) -> Document:
@@ -473,7 +473,7 @@ class RemoveField(Operation):
         found = both(self.filter, having)
         before_it_goes(target, self.collection, self.field, found)
         command = updating(self.collection, update)
-        change = Change(self.collection, found, command, settles=True)
+        change = BulkChange(self.collection, found, command, settles=True)
         return perform(self, target, change, self.pace)
 
 
@@ -533,7 +533,7 @@ class RenameField(Operation):
         found, update = self._plainly() if path is None else self._walked(path)
         before_it_goes(target, self.collection, self.field, found)
         command = updating(self.collection, update)
-        change = Change(self.collection, found, command, settles=True)
+        change = BulkChange(self.collection, found, command, settles=True)
         return perform(self, target, change, self.pace)
 
     def _plainly(self) -> tuple[Document, Any]:

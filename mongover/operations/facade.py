@@ -33,7 +33,7 @@ from mongover.operations.documents import (
     check_filter,
     check_update,
 )
-from mongover.operations.failures import translate
+from mongover.operations.failures import failure_of
 from mongover.operations.index import Index
 from mongover.operations.indexes import (
     CreateIndex,
@@ -588,7 +588,7 @@ def _translated(operation: Operation, target: Target) -> Iterator[None]:
     try:
         yield
     except (PyMongoError, BSONError, OverflowError) as error:
-        ours = translate(error, operation, target)
+        ours = failure_of(error, operation, target)
         if ours is None:
             raise
         raise ours from error

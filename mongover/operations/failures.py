@@ -46,7 +46,7 @@ _HINTS: Mapping[int, str] = {
 }
 
 
-def translate(error: Exception, operation: Operation, target: Target) -> MongoverError | None:
+def failure_of(error: Exception, operation: Operation, target: Target) -> MongoverError | None:
     """The error in our words, or None when it must pass as it is.
 
     Args:

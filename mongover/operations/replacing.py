@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mongover.errors import DuplicateValues, MongoverError, OperationConflict, OperationFailed
 from mongover.operations.ddl import ddl, stored_collection
-from mongover.operations.failures import translate
+from mongover.operations.failures import failure_of
 from mongover.operations.index import Index, Keys
 from mongover.operations.index_builds import (
     build,
@@ -366,7 +366,7 @@ class Replacement:
             error.after = after or error.after
             raise
         except OperationFailure as error:
-            ours = translate(error, self.operation, self.target)
+            ours = failure_of(error, self.operation, self.target)
             if ours is None:
                 raise
             ours.after = after

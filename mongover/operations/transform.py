@@ -18,7 +18,7 @@ from mongover.operations.bulk.batches import Course, walk_spans
 from mongover.operations.bulk.checkpoints import Checkpoints, Counts, Halted, Span, ends_at, reached
 from mongover.operations.bulk.compute import Spec
 from mongover.operations.bulk.ranges import cut, exact, last_id, size_of
-from mongover.operations.bulk.server_side import Watch, let_end
+from mongover.operations.bulk.server_side import Supervisor, let_end
 from mongover.operations.bulk.worker import BATCH, Transforming
 from mongover.process import collect_seldom
 
@@ -180,12 +180,12 @@ class Transform(Operation):
         work = checkpoints.find(self) or self._begin(target, checkpoints, workers)
         if work.finished:
             return "unchanged"
-        watch = Watch(self, target, ticket, work)
+        supervisor = Supervisor(self, target, ticket, work)
         checkpoints.ready()
         if workers == 1 and self.executor is None:
-            self._here(target, ticket, watch)
+            self._here(target, ticket, supervisor)
         else:
-            self._elsewhere(target, ticket, watch, workers)
+            self._elsewhere(target, ticket, supervisor, workers)
         self._catch_up(target, ticket, work)
         checkpoints.finish()
         counts = checkpoints.standing().counts
@@ -218,10 +218,10 @@ class Transform(Operation):
             target.journal.progress(self, Advance(counts.walked, None, place=place))
         return "done" if counts.changed or counts.deleted else "unchanged"
 
-    def _here(self, target: Target, ticket: Ticket, watch: Watch) -> None:
+    def _here(self, target: Target, ticket: Ticket, supervisor: Supervisor) -> None:
         def tell(span: Span, done: Done) -> None:
-            watch.tell(span, done)
-            watch.report()
+            supervisor.tell(span, done)
+            supervisor.report()
 
         with target.journal.edges():
             course = self._course(target.db, ticket, target.transactions, target.journal.edge, tell)
@@ -267,7 +267,9 @@ class Transform(Operation):
         )
         return (reference(self.function, ticket), *models)  # type: ignore[return-value] # of three
 
-    def _elsewhere(self, target: Target, ticket: Ticket, watch: Watch, workers: int) -> None:
+    def _elsewhere(
+        self, target: Target, ticket: Ticket, supervisor: Supervisor, workers: int
+    ) -> None:
         """Let other processes walk the spans; this one tells of progress and looks for a stop."""
         spec = self.spec()
         function, old, new = self._references(ticket)
@@ -282,11 +284,11 @@ class Transform(Operation):
             size=size,
             pace=self.pace.share(workers) if self.pace else None,
         )
-        count = min(workers, max(1, watch.checkpoints.unfinished()))
+        count = min(workers, max(1, supervisor.checkpoints.unfinished()))
         with _pool(self.executor, count) as pool:
             futures = [pool.submit(run_task, task) for _ in range(count)]
-            _attend(futures, target, watch)
-        if watch.checkpoints.unfinished():
+            _attend(futures, target, supervisor)
+        if supervisor.checkpoints.unfinished():
             raise OperationFailed(
                 f"{self.describe()}: a worker ended before its work was done",
                 hint="look for a killed process (memory?), then run again: it goes on",
@@ -331,7 +333,7 @@ def _go_on() -> None:
     """Nothing: a worker learns from its checkpoint that it shall stop."""
 
 
-def _attend(futures: list[Future[None]], target: Target, watch: Watch) -> None:
+def _attend(futures: list[Future[None]], target: Target, supervisor: Supervisor) -> None:
     """Wait for the workers; at a stop or an error all of them end after their batches."""
     try:
         with target.journal.edges():
@@ -340,11 +342,11 @@ def _attend(futures: list[Future[None]], target: Target, watch: Watch) -> None:
                 done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                watch.standing = watch.checkpoints.standing()
-                watch.report()
+                supervisor.standing = supervisor.checkpoints.standing()
+                supervisor.report()
                 target.journal.edge()
     except BaseException as ending:
-        watch.checkpoints.halt()
+        supervisor.checkpoints.halt()
         for future in futures:
             future.cancel()
         let_end(futures, ending)

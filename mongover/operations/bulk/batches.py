@@ -59,7 +59,7 @@ class Done:
     counts: Counts
 
 
-class Step(Protocol):
+class SpanWork(Protocol):
     """What is done to one range of documents."""
 
     def batch(self, session: ClientSession | None, span: Span, size: int) -> Done:
@@ -76,7 +76,7 @@ class Step(Protocol):
 
 
 class SmallerBatch(Exception):
-    """A step asks for its batch to be given up and tried again, with at most so many documents."""
+    """A batch is to be given up and tried again, with at most so many documents."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -109,7 +109,7 @@ def next_size(size: int, seconds: float, counts: Counts, *, most: int) -> int:
     return min(limit, size * 2) if seconds < _QUICK else min(limit, size)
 
 
-def walk_spans(course: Course, step: Step) -> None:
+def walk_spans(course: Course, work: SpanWork) -> None:
     """Take spans until none is left, and work through each.
 
     Raises:
@@ -119,7 +119,7 @@ def walk_spans(course: Course, step: Step) -> None:
     checkpoints = Checkpoints(course.db, course.ticket)
     throttle = Throttle(course.pace, course.db, course.halt)
     with course.db.client.start_session() as session:
-        walk = _Walk(course, step, checkpoints, throttle, session)
+        walk = _Walk(course, work, checkpoints, throttle, session)
         while True:
             course.halt()
             span = checkpoints.claim(session.session_id)
@@ -132,13 +132,13 @@ class _Walk:
     def __init__(
         self,
         course: Course,
-        step: Step,
+        work: SpanWork,
         checkpoints: Checkpoints,
         throttle: Throttle,
         session: ClientSession,
     ) -> None:
         self._course = course
-        self._step = step
+        self._work = work
         self._checkpoints = checkpoints
         self._throttle = throttle
         self._session = session
@@ -152,7 +152,7 @@ class _Walk:
             started = time.monotonic()
             once = self._transact if self._course.transactions else self._plainly
             done = once(span)
-            self._step.settled()
+            self._work.settled()
             seconds = time.monotonic() - started
             self._course.tell(span, done)
             self._before = done.counts.walked, seconds
@@ -169,7 +169,7 @@ class _Walk:
 
     def _plainly(self, span: Span) -> Done:
         self._checkpoints.check(span)
-        done = self._step.batch(None, span, self._size)
+        done = self._work.batch(None, span, self._size)
         self._checkpoints.advance(span, done.position, done.counts, session=None)
         return done
 
@@ -192,7 +192,7 @@ class _Walk:
         session = self._session
 
         def batch() -> Done:
-            done = self._step.batch(session, span, self._size)
+            done = self._work.batch(session, span, self._size)
             self._checkpoints.advance(span, done.position, done.counts, session=session)
             return done
 
@@ -276,7 +276,7 @@ __all__ = [
     "Done",
     "Halted",
     "SmallerBatch",
-    "Step",
+    "SpanWork",
     "next_size",
     "send",
     "walk_spans",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from mongover.operations.base import Document, Operation, Outcome, Target, Ticket
-    from mongover.operations.bulk.batches import Step
+    from mongover.operations.bulk.batches import SpanWork
     from mongover.operations.bulk.checkpoints import Span, Work
     from mongover.operations.bulk.pace import Pace
     from mongover.operations.bulk.ranges import Size
@@ -35,7 +35,7 @@ _TIMED_OUT: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class BulkChange:
     """What a verb does to the documents of a filter.
 
     Attributes:
@@ -62,7 +62,7 @@ class Change:
 
 
 def perform(
-    operation: Operation, target: Target, change: Change, pace: Pace | None = None
+    operation: Operation, target: Target, change: BulkChange, pace: Pace | None = None
 ) -> Outcome:
     """Do it in the way that its size asks for.
 
@@ -91,7 +91,7 @@ def perform(
     return _ending(change, counts)
 
 
-def _outcome(operation: Operation, target: Target, change: Change) -> Outcome:
+def _outcome(operation: Operation, target: Target, change: BulkChange) -> Outcome:
     """Of one command for all. What nobody counted is not told of."""
     counts = _at_once(target, change)
     if change.counted:
@@ -99,12 +99,12 @@ def _outcome(operation: Operation, target: Target, change: Change) -> Outcome:
     return _ending(change, counts)
 
 
-def _ending(change: Change, counts: Counts) -> Outcome:
+def _ending(change: BulkChange, counts: Counts) -> Outcome:
     known = change.counted
     return "unchanged" if known and not counts.changed and not counts.deleted else "done"
 
 
-def _at_once(target: Target, change: Change) -> Counts:
+def _at_once(target: Target, change: BulkChange) -> Counts:
     """One command for all; in the open transaction if there is one, whose session is bound."""
     command = change.command(change.filter or {}, None)
     if not change.counted:
@@ -153,7 +153,7 @@ def deleting(collection: str, **options: Any) -> Callable[..., Document]:
     return command
 
 
-def _is_small(db: Database[Document], change: Change, size: Size) -> bool:
+def _is_small(db: Database[Document], change: BulkChange, size: Size) -> bool:
     """Whether few documents are found; a count that takes long is a reason for ranges."""
     from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
 
@@ -173,7 +173,7 @@ def _is_small(db: Database[Document], change: Change, size: Size) -> bool:
 
 
 def _begin(
-    operation: Operation, target: Target, change: Change, checkpoints: Checkpoints, size: Size
+    operation: Operation, target: Target, change: BulkChange, checkpoints: Checkpoints, size: Size
 ) -> Work:
     collection = target.db[change.collection]
     collection = collection.with_options(codec_options=exact(collection.codec_options))
@@ -183,9 +183,9 @@ def _begin(
 
 
 class _Ranges:
-    """The step of a server-side change: find where a range ends, and send one command for it."""
+    """The work of a server-side change: find where a range ends, and send one command for it."""
 
-    def __init__(self, db: Database[Any], change: Change, *, bare: bool) -> None:
+    def __init__(self, db: Database[Any], change: BulkChange, *, bare: bool) -> None:
         found = db[change.collection]
         self._db = db
         self._change = change
@@ -219,37 +219,37 @@ def _run_threads(  # noqa: PLR0917 - one private step of perform
     operation: Operation,
     target: Target,
     ticket: Ticket,
-    change: Change,
+    change: BulkChange,
     work: Work,
     pace: Pace | None,
 ) -> Counts:
     """Walk the spans with a few threads; this one tells of progress and looks for a stop."""
-    watch = Watch(operation, target, ticket, work)
+    supervisor = Supervisor(operation, target, ticket, work)
     size = size_of(target.db, change.collection).range_of(RANGE)
-    threads = min(THREADS, max(1, watch.checkpoints.unfinished()))
+    threads = min(THREADS, max(1, supervisor.checkpoints.unfinished()))
     course = Course(
         db=target.db,
         ticket=ticket,
         transactions=target.transactions and change.transactional,
         size=size,
         pace=pace.share(threads) if pace else None,
-        halt=watch.halt,
-        tell=watch.tell,
+        halt=supervisor.halt,
+        tell=supervisor.tell,
     )
 
     def walk() -> None:
-        step: Step = _Ranges(target.db, change, bare=not change.transactional)
-        walk_spans(course, step)
+        ranges: SpanWork = _Ranges(target.db, change, bare=not change.transactional)
+        walk_spans(course, ranges)
 
-    watch.checkpoints.ready()
+    supervisor.checkpoints.ready()
     with ThreadPoolExecutor(threads, thread_name_prefix="mongover") as pool:
         # An empty context: a thread must never join a session that is bound in ours.
         futures = [pool.submit(contextvars.Context().run, walk) for _ in range(threads)]
-        watch.over(futures)
-    return watch.standing.counts
+        supervisor.over(futures)
+    return supervisor.standing.counts
 
 
-class Watch:
+class Supervisor:
     """The main thread's side of workers: counts, progress, and the wish to stop."""
 
     def __init__(self, operation: Operation, target: Target, ticket: Ticket, work: Work) -> None:
@@ -316,7 +316,7 @@ def let_end(futures: Sequence[Future[None]], ending: BaseException) -> None:
             raise error
 
 
-def _rest(operation: Operation, target: Target, change: Change, work: Work) -> Counts:
+def _rest(operation: Operation, target: Target, change: BulkChange, work: Work) -> Counts:
     """What the walk could not meet: documents that came behind it or above its end."""
     collection = target.db[change.collection]
     if change.settles and change.filter is not None:

@@ -48,7 +48,7 @@ class _Read:
 
 
 class Transforming:
-    """The step of `op.transform`."""
+    """The work of `op.transform`."""
 
     def __init__(
         self,
