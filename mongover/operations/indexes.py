@@ -11,6 +11,7 @@ from mongover.operations.base import Operation, Outcome, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Self
 
 
 from mongover.operations.index import Index, Keys, index_json, reference, reference_text
@@ -162,71 +163,59 @@ class DropIndex(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class HideIndex(Operation):
-    """The planner no longer uses an index; it is kept up to date, and can be shown again."""
+class _Visibility(Operation):
+    """Whether the planner may use an index."""
 
     collection: str
     index: str | Keys
 
-    verb: ClassVar[str] = "hide_index"
     atomic: ClassVar[bool] = True
-    repeatable: ClassVar[bool] = True  # what is hidden stays hidden
-    refusal: ClassVar[str] = "MongoDB cannot hide an index in a transaction"
+    repeatable: ClassVar[bool] = True  # what is hidden or visible stays so
+    hidden: ClassVar[bool]
 
     @classmethod
-    def of(cls, collection: str, index: Any) -> HideIndex:
-        """From the arguments of `op.hide_index`, checked."""
+    def of(cls, collection: str, index: Any) -> Self:
+        """From the arguments of the verb, checked."""
         return cls(check_name(collection), reference(index))
 
     def describe(self) -> str:
-        """`hide index users.email_1`."""
-        return one_line(f"hide index {self.collection}.{reference_text(self.index)}")
+        """`hide index users.email_1`, or `unhide` it."""
+        verb = self.verb.replace("_", " ")
+        return one_line(f"{verb} {self.collection}.{reference_text(self.index)}")
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """Collection and index."""
         return [self.collection, _rendered_reference(self.index)], {}
+
+    def apply(self, target: Target) -> Outcome:
+        """Hide or show it; unchanged when it is so."""
+        return set_hidden(target, self.collection, self.index, hidden=self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class HideIndex(_Visibility):
+    """The planner no longer uses an index; it is kept up to date, and can be shown again."""
+
+    verb: ClassVar[str] = "hide_index"
+    refusal: ClassVar[str] = "MongoDB cannot hide an index in a transaction"
+    hidden: ClassVar[bool] = True
 
     def reverse(self) -> Operation:
         """Show it again."""
         return UnhideIndex(self.collection, self.index)
 
-    def apply(self, target: Target) -> Outcome:
-        """Hide it; unchanged when it is."""
-        return set_hidden(target, self.collection, self.index, hidden=True)
-
 
 @dataclass(frozen=True, slots=True)
-class UnhideIndex(Operation):
+class UnhideIndex(_Visibility):
     """The planner may use a hidden index again."""
 
-    collection: str
-    index: str | Keys
-
     verb: ClassVar[str] = "unhide_index"
-    atomic: ClassVar[bool] = True
-    repeatable: ClassVar[bool] = True  # what is visible stays visible
     refusal: ClassVar[str] = "MongoDB cannot show an index in a transaction"
-
-    @classmethod
-    def of(cls, collection: str, index: Any) -> UnhideIndex:
-        """From the arguments of `op.unhide_index`, checked."""
-        return cls(check_name(collection), reference(index))
-
-    def describe(self) -> str:
-        """`unhide index users.email_1`."""
-        return one_line(f"unhide index {self.collection}.{reference_text(self.index)}")
-
-    def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
-        """Collection and index."""
-        return [self.collection, _rendered_reference(self.index)], {}
+    hidden: ClassVar[bool] = False
 
     def reverse(self) -> Operation:
         """Hide it again."""
         return HideIndex(self.collection, self.index)
-
-    def apply(self, target: Target) -> Outcome:
-        """Show it; unchanged when it is visible."""
-        return set_hidden(target, self.collection, self.index, hidden=False)
 
 
 @dataclass(frozen=True, slots=True)
