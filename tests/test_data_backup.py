@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from mongover.errors import OperationFailed
 from mongover.migrator import Migrator
-from mongover.operations import serverside
+from mongover.operations.bulk import server_side
 from tests.operations_support import Desk
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ EXAMPLES = settings(
 @pytest.fixture(params=["one command", "ranges"])
 def db(request: pytest.FixtureRequest, any_db: Db, monkeypatch: pytest.MonkeyPatch) -> Db:
     if request.param == "ranges":
-        monkeypatch.setattr(serverside, "SMALL", 3)
-        monkeypatch.setattr(serverside, "RANGE", 4)
+        monkeypatch.setattr(server_side, "SMALL", 3)
+        monkeypatch.setattr(server_side, "RANGE", 4)
     return any_db
 
 
@@ -121,7 +121,7 @@ def test_documents_of_any_names_and_types_come_back_to_the_byte(
     many: bool,
 ) -> None:
     if many:
-        monkeypatch.setattr(serverside, "SMALL", 3)
+        monkeypatch.setattr(server_side, "SMALL", 3)
     before = fill(standalone_db, documents)
     desk = Desk(standalone_db)
     desk.op.backup("a")

@@ -102,15 +102,12 @@ def test_an_expression_in_a_reference_is_still_one(any_db: Db) -> None:
         Desk(any_db).op.insert("a", {"f": {"$ref": "users", "$id": COMPUTED}})
 
 
-def test_an_update_that_a_function_returns_holds_plain_values_too(any_db: Db) -> None:
-    any_db["a"].insert_many([{"_id": n} for n in range(3)])
-    with pytest.raises(OperationFailed, match=r"only a pipeline computes: the value of at holds"):
-        Desk(any_db).op.transform("a", lambda _: {"$set": {"at": COMPUTED}})
-    assert any_db["a"].count_documents({"at": {"$exists": True}}) == 0
-    # What a document holds already is the data's own.
-    any_db["b"].insert_one({"_id": 1, "rule": {"$or": []}})
-    Desk(any_db).op.transform("b", lambda document: {**document, "seen": 1})
-    assert any_db["b"].find_one() == {"_id": 1, "rule": {"$or": []}, "seen": 1}
+def test_what_a_function_returns_is_computed_already_and_stored_as_it_is(any_db: Db) -> None:
+    any_db["a"].insert_one({"_id": 1, "rule": {"$or": []}})
+    Desk(any_db).op.transform("a", lambda found: {"$set": {"copy": found["rule"]}})
+    Desk(any_db).op.transform("a", lambda found: {**found, "again": found["rule"]})
+    rule: dict[str, Any] = {"$or": []}
+    assert any_db["a"].find_one() == {"_id": 1, "rule": rule, "copy": rule, "again": rule}
 
 
 PLAIN = st.recursive(

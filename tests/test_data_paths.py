@@ -457,7 +457,7 @@ def test_documents_whose_values_cannot_be_converted_are_counted_once_each(db: Db
     db["o"].insert_many([{"_id": 1, "i": [{"p": "x"}, {"p": "y"}]}, {"_id": 2, "i": [{"p": "1"}]}])
     error = refusal(db, "convert_field", "i.p", "int")
     assert error.message.startswith("in 1 document: values of ")
-    assert error.message.endswith(".o.i.p cannot become int")
+    assert error.message.endswith(".o.i.p cannot become int without loss")
 
 
 def test_arrays_in_the_place_of_the_value_stay_and_are_named(db: Db) -> None:

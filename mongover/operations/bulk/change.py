@@ -8,7 +8,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.errors import OperationFailed
-from mongover.operations.literals import check_operators
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -227,9 +226,6 @@ def check_result(result: Any, name: str) -> Any:
                 f"{name} returned {_odd(result)}",
                 hint="return the whole new document, or operators alone; None leaves it as it is",
             )
-        check_operators(
-            f"{name} returned operators where only a pipeline computes", result, way="return []"
-        )
         return result
     if isinstance(result, list) and result and all(isinstance(item, dict) for item in result):
         return result
