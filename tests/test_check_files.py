@@ -170,7 +170,12 @@ def test_a_plain_file_is_found_faulty_exactly_when_its_import_is_refused(args: s
         ("def inner():\n    op.create_idx()\ninner()", 4, "`create_idx`", "create_index"),
         ("try:\n    op.create_idx()\nexcept Exception:\n    pass", 4, "`create_idx`", "index"),
         ('op.create_index("users")', 3, "missing a required argument: 'keys'", "(collection, keys"),
-        ('op.drop_index("a", "b", "c")', 3, "too many positional arguments", "(collection, index)"),
+        (
+            'op.drop_index("a", "b", "c")',
+            3,
+            "too many positional arguments",
+            "(collection, index, *, even_if_not_ours=False)",
+        ),
         ('op.drop_collection(nme="a")', 3, "argument", "name"),
         ('op.insert("a", [], ky="b")', 3, "unexpected keyword argument 'ky'", "mean key=?"),
         ('op.create_index("a", "b", unqiue=True)', 3, "argument 'unqiue'", "mean unique=?"),

@@ -389,13 +389,33 @@ class Operations:
             )
         )
 
-    def merge_into(self, collection: str, to: str, **options: Any) -> None:
+    def merge_into(
+        self,
+        collection: str,
+        to: str,
+        *,
+        pipeline: list[Document] | None = None,
+        filter: Document | None = None,  # noqa: A002 - MongoDB's own word for it
+        on: str | Iterable[str] = "_id",
+        on_match: str = "merge",
+        whole: bool = False,
+        **pace: Unpack[PaceOptions],
+    ) -> None:
         """`copy` that keeps the top-level fields of `to` that the documents do not have.
 
         A collection may be merged into itself, to write what a pipeline finds in others: the
         pipeline then ends with a `$project` that names the fields to be written.
         """
-        self.copy(collection, to, **{"on_match": "merge", **options})
+        self.copy(
+            collection,
+            to,
+            pipeline=pipeline,
+            filter=filter,
+            on=on,
+            on_match=on_match,
+            whole=whole,
+            **pace,
+        )
 
     def backup(
         self,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mongover.operations.base import Operation
     from mongover.running.destroying import Destroying, Loss
 
-_OURS: Final = __package__
+_OURS: Final = "mongover.operations"  # where the verbs live that tell of themselves
 _LOOK_MS: Final = 1_000
 _VERBS: Final = {
     "collection": 'op.drop_collection("{0}", even_if_not_ours=True)',
