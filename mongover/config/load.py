@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mongover.config.config import Config, checked_value, settings
 from mongover.config.kinds import INI_NAME, OTHER_VARIABLES, PREFIX, SECTION, TOML_NAME, Given
-from mongover.errors import ConfigError, Where
+from mongover.errors import ConfigError, Where, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -236,10 +236,8 @@ def _known(file: _File) -> _File:
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
-
-    found = get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f"; did you mean `{found[0]}`?" if found else ""
+    guess = did_you_mean(word, words, "`{}`")
+    return guess and f"; {guess}"
 
 
 def _merge(
