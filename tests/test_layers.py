@@ -23,8 +23,11 @@ ROOMS = {
     "history": {"config", "database"},
     "planning": {"history", "revisions"},
     "running": {"config", "operations", "database", "revisions", "history", "planning"},
-    "report": {"planning", "history", "database", "revisions"},
     "preflight": {"running", "planning", "operations", "history", "database"},
+    # The values of every room below become documents here.
+    "report": {
+        *("preflight", "running", "planning", "operations", "history", "database", "revisions"),
+    },
 }
 ROOMS["migrator"] = set(ROOMS)
 ROOMS |= {name: set(ROOMS) for name in ("startup", "cli", "web", "testing")}

@@ -31,16 +31,6 @@ class BackupInfo:
     documents: int
     bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "name": self.name,
-            "revision": self.revision,
-            "collection": self.collection,
-            "documents": self.documents,
-            "bytes": self.bytes,
-        }
-
 
 def list_backups(db: Any, history: str) -> tuple[BackupInfo, ...]:
     """All backups beside a history, by name."""

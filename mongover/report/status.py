@@ -42,15 +42,6 @@ class CollectionStatus:
     documents: int
     indexes: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "name": self.name,
-            "exists": self.exists,
-            "documents": self.documents,
-            "indexes": self.indexes,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
@@ -62,17 +53,6 @@ class SchemaStatus:
     pending: tuple[Revision, ...]
     state: str
     collections: tuple[CollectionStatus, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it; several heads are joined by a comma."""
-        return {
-            "schema": self.schema,
-            "current": ",".join(self.current) or None,
-            "head": ",".join(self.head) or None,
-            "pending": [revision.id for revision in self.pending],
-            "state": self.state,
-            "collections": [collection.to_json() for collection in self.collections],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +76,6 @@ class Running:
     ranges: int | None = None
     ranges_done: int | None = None
     reached: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "revision": self.revision,
-            "schema": self.schema,
-            "direction": self.direction.value,
-            "startedAt": None if self.started_at is None else self.started_at.isoformat(),
-            "operation": self.operation,
-            "done": self.done,
-            "total": self.total,
-            "rate": self.rate,
-            "left": self.left,
-            "ranges": self.ranges,
-            "rangesDone": self.ranges_done,
-            "reached": self.reached,
-        }
 
 
 _NUMBERS: Final = ("done", "total", "rate", "left", "ranges", "ranges_done")
@@ -159,19 +122,6 @@ class Status:
     lock: LeaseState | None
     last: Record | None
     running: tuple[Running, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "database": self.database,
-            "server": self.server.to_json(),
-            "schemas": [schema.to_json() for schema in self.schemas],
-            "applied": self.applied,
-            "pending": [revision.id for revision in self.pending],
-            "problems": [problem.to_json() for problem in self.problems],
-            "lock": None if self.lock is None else self.lock.to_json(),
-            "running": [one.to_json() for one in self.running],
-        }
 
 
 def collection_names(schema: str | None, records: Iterable[Record]) -> tuple[str, ...]:

@@ -18,11 +18,10 @@ from uuid import uuid4
 
 from mongover.errors import Interrupted, LockHeld
 from mongover.history.record import Direction
-from mongover.report.documents import plain
 from mongover.running import events
 from mongover.running.log import RunLog, failure_text
 from mongover.running.stop import Stop
-from mongover.web.documents import event_document
+from mongover.web.documents import event_document, result_document
 from mongover.web.feed import Wakers
 from mongover.web.problems import SERVER_ERROR, problem_of
 
@@ -162,7 +161,7 @@ class Run:
             "endedAt": None if self.ended_at is None else self.ended_at.isoformat(),
             "revisions": list(done),
             "progress": self.progress.to_json(),
-            "result": None if result is None else plain(result.to_json(), redaction.hide),
+            "result": None if result is None else result_document(result, redaction),
             "problem": None if self.problem is None else self.problem.to_json(),
         }
 

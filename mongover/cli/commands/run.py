@@ -9,12 +9,13 @@ import click
 
 from mongover.cli.command import App, TargetCommand
 from mongover.cli.options import ConfigOption, Seconds
-from mongover.cli.screen.output import Paint
+from mongover.cli.screen.output import HERE, Paint
 from mongover.cli.screen.progress import LineListener, RunScreen
 from mongover.cli.screen.text import count, duration, schema_name, table
 from mongover.cli.signals import stopping
 from mongover.cli.targets import complete_target
 from mongover.errors import MongoverError, UsageError
+from mongover.report import documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -211,9 +212,9 @@ def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_li
     finally:
         listener.close()
     if json_lines:
-        app.output.document({"event": "result", **result.to_json()}, indent=None)
+        app.output.document({"event": "result", **documents.result_document(result)}, indent=None)
     elif app.settings.json:
-        app.output.document(result.to_json())
+        app.output.document(documents.result_document(result))
     if not json_lines:
         _tell_result(app, result)
 
@@ -264,7 +265,8 @@ def _show_losses(app: App, planned: Plan) -> None:
 
 
 def _show_plan(app: App, planned: Plan) -> None:
-    app.output.document(planned.to_json()) if app.settings.json else None
+    if app.settings.json:
+        app.output.document(documents.plan_document(planned, HERE))
     rows = [
         [
             "  apply" if step.direction == "up" else "  revert",

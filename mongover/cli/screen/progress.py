@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from contextvars import Context
-from dataclasses import asdict
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.cli.screen.moment import Moment, progress_text
-from mongover.cli.screen.output import Paint
+from mongover.cli.screen.output import HERE, Paint
 from mongover.cli.screen.text import count, duration, schema_name, shorten
 from mongover.cli.signals import Stage
+from mongover.report.documents import event_document
 from mongover.running import events
 
 if TYPE_CHECKING:
@@ -278,12 +278,7 @@ class LineListener:
     def __call__(self, event: events.Event) -> None:
         """Write one event."""
         self.stage = next_stage(self.stage, event)
-        self._output.document(event_document(event), indent=None)
+        self._output.document(event_document(event, HERE), indent=None)
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def event_document(event: events.Event) -> dict[str, Any]:
-    """`{"event": "StepStarted", …}` with the event's own fields."""
-    return {"event": type(event).__name__, **asdict(event)}
