@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
-from mongover.running.events import StepFailed
+from mongover.running.events import Progress, StepFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -243,19 +243,27 @@ def _collection_document(one: CollectionStatus) -> Document:
 
 
 def _running_document(one: Running) -> Document:
+    progress = one.progress
     return {
         "revision": one.revision,
         "schema": one.schema,
         "direction": one.direction,
         "startedAt": one.started_at,
-        "operation": one.operation,
-        "done": one.done,
-        "total": one.total,
-        "rate": one.rate,
-        "left": one.left,
-        "ranges": one.ranges,
-        "rangesDone": one.ranges_done,
-        "reached": one.reached,
+        "operation": progress and progress.operation,
+        "done": progress and progress.done,
+        "total": progress and progress.total,
+        "rate": progress and progress.rate,
+        "left": progress and progress.left,
+        **ranges_document(progress),
+    }
+
+
+def ranges_document(progress: Progress | None) -> Document:
+    """Where in a collection an operation is."""
+    return {
+        "ranges": progress and progress.ranges,
+        "rangesDone": progress and progress.ranges_done,
+        "reached": progress and progress.reached,
     }
 
 
@@ -313,8 +321,24 @@ def result_document(result: RunResult) -> Document:
 
 def event_document(event: Event, audience: Audience) -> Document:
     """`{"event": "StepStarted", …}` with the event's own fields."""
-    document: Document = {"event": type(event).__name__, **asdict(event)}
+    own = _progress_fields(event) if isinstance(event, Progress) else asdict(event)
+    document: Document = {"event": type(event).__name__, **own}
     return plain(document, audience.told) if isinstance(event, StepFailed) else document
+
+
+def _progress_fields(event: Progress) -> Document:
+    return {
+        "revision": event.revision,
+        "operation": event.operation,
+        "done": event.done,
+        "total": event.total,
+        "seconds": event.seconds,
+        "rate": event.rate,
+        "left": event.left,
+        "ranges": event.ranges,
+        "ranges_done": event.ranges_done,
+        "reached": event.reached,
+    }
 
 
 # --------------------------------------------------------------------------------------- documents

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mongover.history import changes
 from mongover.history.record import RUNNING
+from mongover.running.events import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mongover.database.server import ServerInfo
     from mongover.history.lease import LeaseState
     from mongover.history.record import Direction, Record
+    from mongover.operations.base import Place
     from mongover.planning.lines import StatusRow
     from mongover.planning.problems import Problem
     from mongover.revisions.revision import Revision, RevisionFiles
@@ -59,26 +61,14 @@ class SchemaStatus:
 class Running:
     """A revision that some process is running now, as far as its record tells.
 
-    `operation` and what follows are there once an operation over many documents has told how far it
-    is: `done` of `total` documents, `rate` a second, `left` seconds, `ranges_done` of `ranges` of
-    `_id`, and the highest `_id` that was `reached`, shortened.
+    `progress` is there once an operation over many documents has told how far it is.
     """
 
     revision: str
     schema: str | None
     direction: Direction
     started_at: datetime | None
-    operation: str | None = None
-    done: int | None = None
-    total: int | None = None
-    rate: float | None = None
-    left: float | None = None
-    ranges: int | None = None
-    ranges_done: int | None = None
-    reached: str | None = None
-
-
-_NUMBERS: Final = ("done", "total", "rate", "left", "ranges", "ranges_done")
+    progress: Progress | None = None
 
 
 def running_of(records: Iterable[Record]) -> tuple[Running, ...]:
@@ -88,20 +78,33 @@ def running_of(records: Iterable[Record]) -> tuple[Running, ...]:
 
 def _running(record: Record) -> Running:
     told = record.checkpoint if isinstance(record.checkpoint, dict) else {}
-    numbers = {name: _number(told.get(name)) for name in _NUMBERS}
-    return Running(
-        record.revision,
-        record.schema,
-        record.direction,
-        record.started_at,
-        operation=_text(told.get("operation")),
-        reached=_text(told.get("reached")),
-        **numbers,
-    )
+    progress = _progress(record.revision, told)
+    return Running(record.revision, record.schema, record.direction, record.started_at, progress)
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _progress(revision: str, told: Mapping[str, Any]) -> Progress | None:
+    """What `Progress.summary` stored; None where it names no operation, or no number of it."""
+    from mongover.operations.base import Advance  # noqa: PLC0415 - heavy, and little runs
+
+    operation, done = _text(told.get("operation")), _number(told.get("done"))
+    if not operation or done is None:
+        return None
+    advance = Advance(done, _number(told.get("total")), place=_place(told))
+    rate, left = _number(told.get("rate")), _number(told.get("left"))
+    return Progress(revision, operation, advance, rate=rate, left=left)
+
+
+def _place(told: Mapping[str, Any]) -> Place | None:
+    from mongover.operations.base import Place  # noqa: PLC0415 - the same
+
+    ranges, done = _number(told.get("ranges")), _number(told.get("ranges_done"))
+    if ranges is None or done is None:
+        return None
+    return Place(ranges, done, _text(told.get("reached")))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: Any) -> Any:

@@ -136,11 +136,12 @@ class Now:
             self._update(self._live, moment)
 
     def _update(self, live: RichProgress, moment: Moment) -> None:
-        label = self._screen.compose(moment.label)
+        label, progress = self._screen.compose(moment.label), moment.progress
+        total, done = (None, 0) if progress is None else (progress.total, progress.done)
         if not live.tasks:
-            live.add_task(label, total=moment.total, completed=moment.done or 0, moment=moment)
+            live.add_task(label, total=total, completed=done, moment=moment)
             return
-        live.update(live.tasks[0].id, total=moment.total, completed=moment.done or 0)
+        live.update(live.tasks[0].id, total=total, completed=done)
 
 
 class RunScreen:
