@@ -64,7 +64,7 @@ def did_you_mean(word: str, words: Iterable[str], form: str = "{}") -> str:
     The one rule of what is near, for keys, options, targets, verbs and arguments: at 0.6, `find`
     would be taken for `index`.
     """
-    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
+    from difflib import get_close_matches
 
     near = get_close_matches(word, list(words), n=1, cutoff=0.7)
     return f"did you mean {form.format(near[0])}?" if near else ""

@@ -159,7 +159,7 @@ def _read_toml(path: Path) -> _File | None:
     text = _text(path)
     if SECTION not in text:  # somebody else's file: its faults are no business of ours
         return None
-    import tomllib  # noqa: PLC0415 - only for projects that keep their settings there
+    import tomllib
 
     try:
         document = tomllib.loads(text)
@@ -181,7 +181,7 @@ def _read_toml(path: Path) -> _File | None:
 
 
 def _read_ini(path: Path) -> _File:
-    import configparser  # noqa: PLC0415 - not needed with flags and variables alone
+    import configparser
 
     text = _text(path)
     # Raw: `%40` in a password is no interpolation. No default section: ours says it all.

@@ -143,8 +143,8 @@ class _Merge:
 
     def null(self, target: Target, query: Document | None) -> None:
         """The same for the document whose `_id` is null."""
-        from bson.codec_options import CodecOptions  # noqa: PLC0415 - heavy, needed only to run
-        from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+        from bson.codec_options import CodecOptions
+        from bson.raw_bson import RawBSONDocument
 
         raw: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
         source: Any = target.db.get_collection(self.source, codec_options=raw)

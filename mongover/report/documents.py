@@ -355,7 +355,7 @@ def _tried(one: Tried) -> Document:
 
 
 def _difference(one: Difference) -> Document:
-    from mongover.operations.arguments import plain as shown  # noqa: PLC0415 - imports bson
+    from mongover.operations.arguments import plain as shown
 
     return {
         "document": shown(one.document),

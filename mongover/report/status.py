@@ -84,7 +84,7 @@ def _running(record: Record) -> Running:
 
 def _progress(revision: str, told: Mapping[str, Any]) -> Progress | None:
     """What `Progress.summary` stored; None where it names no operation, or no number of it."""
-    from mongover.operations.base import Advance  # noqa: PLC0415 - heavy, and little runs
+    from mongover.operations.base import Advance
 
     operation, done = _text(told.get("operation")), _number(told.get("done"))
     if not operation or done is None:
@@ -95,7 +95,7 @@ def _progress(revision: str, told: Mapping[str, Any]) -> Progress | None:
 
 
 def _place(told: Mapping[str, Any]) -> Place | None:
-    from mongover.operations.base import Place  # noqa: PLC0415 - the same
+    from mongover.operations.base import Place
 
     ranges, done = _number(told.get("ranges")), _number(told.get("ranges_done"))
     if ranges is None or done is None:
