@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mongover.cli.options import Settings
-from mongover.cli.screen.output import Output, Paint, Screen, plain_value, relative, to_json
+from mongover.cli.screen.output import Output, Paint, Screen, relative, to_json
 from mongover.errors import Edited, RevisionFailed, Where
+from mongover.report.documents import plain
 
 URL = "mongodb://ana:s3cr3t-word@db.example/shop"
 
@@ -258,7 +259,7 @@ def test_json_knows_times_paths_sets_and_numbers_that_json_has_not():
         "set": {1},
         "bytes": b"x",
     }
-    assert plain_value(value) == {
+    assert plain(value, str) == {
         "at": "2026-01-02T00:00:00+00:00",
         "path": "a/b",
         "none": None,

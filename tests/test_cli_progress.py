@@ -15,6 +15,7 @@ import pytest
 from mongover.cli.screen.moment import Moment, progress_text
 from mongover.cli.screen.progress import LineListener, Now, RunScreen, waiting_text
 from mongover.cli.signals import Stage
+from mongover.operations.base import Advance, Place
 from mongover.running import events
 from tests.cli_fakes import DOWN, UP
 from tests.servers import wait_until
@@ -215,19 +216,26 @@ def test_on_a_terminal_the_wait_is_one_line_that_replaces_itself(monkeypatch: py
 )
 def test_progress_is_told_in_words(done: int | None, total: int | None, elapsed: float, words: str):
     moment = Moment("update", 100.0)
-    moment.done, moment.total = done, total
+    if done is not None:
+        moment.advance(events.Progress("1", "update", Advance(done, total)))
     assert progress_text(moment, 100.0 + elapsed) == words
 
 
 def test_progress_tells_the_range_and_the_rate_of_this_attempt_alone():
     moment = Moment("update", 100.0)
-    moment.advance(events.Progress("1", "u", 900, 1000, 9.0, 50.0, 2.0, 8, 3, "665f"))
+    moment.advance(
+        events.Progress("1", "u", Advance(900, 1000, place=Place(8, 3, "665f")), 9.0, 50.0, 2.0)
+    )
     assert progress_text(moment, 101.0) == (
         "90 %, 900/1,000, 50/s, 2.0 s left, 3/8 ranges, at _id 665f"
     )
-    moment.advance(events.Progress("1", "u", 900, None, 9.0, 50.0, None, 1, 0, "'ana'"))
+    moment.advance(
+        events.Progress("1", "u", Advance(900, None, place=Place(1, 0, "'ana'")), 9.0, 50.0, None)
+    )
     assert progress_text(moment, 101.0) == "900 documents, 50/s, at _id 'ana'"
-    moment.advance(events.Progress("1", "u", 0, 1000, 9.0, None, None, 8, 0, None))
+    moment.advance(
+        events.Progress("1", "u", Advance(0, 1000, place=Place(8, 0, "")), 9.0, None, None)
+    )
     assert progress_text(moment, 101.0) == "0 %, 0/1,000, 0/s, 0/8 ranges"
 
 
@@ -237,7 +245,14 @@ def test_on_a_narrow_terminal_figures_and_range_are_not_cut(monkeypatch: pytest.
     screen(step())
     name = "transform customers by split_the_address_into_parts"
     screen(events.OperationStarted("0005", name))
-    told = events.Progress("0005", name, 512_400, 840_112, 12.0, 41_200.0, 8.0, 8, 3, "\x1b[2J665")
+    told = events.Progress(
+        "0005",
+        name,
+        Advance(512_400, 840_112, place=Place(8, 3, "\x1b[2J665")),
+        12.0,
+        41_200.0,
+        8.0,
+    )
     screen(told)
     wait_until(
         lambda: "60 %, 512,400/840,112, 41,200/s, 8.0 s left, 3/8 ranges" in stream.text,
@@ -252,7 +267,11 @@ def test_in_a_pipe_a_long_operation_has_a_plain_line_every_while(monkeypatch: py
     screen(step())
     screen(events.OperationStarted("0005", "update users"))
     wait_until(lambda: stream.text.count("running for") >= 2, "two lines of a silent operation")
-    screen(events.Progress("0005", "update users", 50, 100, 1.0, 50.0, 1.0, 8, 3, "665f"))
+    screen(
+        events.Progress(
+            "0005", "update users", Advance(50, 100, place=Place(8, 3, "665f")), 1.0, 50.0, 1.0
+        )
+    )
     wait_until(
         lambda: "50 %, 50/100, 50/s, 1.0 s left, 3/8 ranges, at _id 665f\n" in stream.text,
         "a line with its progress",
@@ -273,7 +292,7 @@ def test_on_a_terminal_a_long_operation_has_a_moving_line_that_leaves_nothing_be
     screen(events.OperationStarted("0005", "update [red]users[/red]"))
     assert stream.text.endswith("      ↻ update [red]users[/red]")
     wait_until(lambda: "running for" in stream.text, "the moving line")
-    screen(events.Progress("0005", "update [red]users[/red]", 50, 100, 1.0))
+    screen(events.Progress("0005", "update [red]users[/red]", Advance(50, 100), 1.0))
     wait_until(lambda: "50 %, 50/100" in stream.text, "its progress")
     screen(events.OperationFinished("0005", "update [red]users[/red]", "done", 1.0))
     screen.close()
@@ -298,9 +317,9 @@ def test_the_moving_line_comes_back_after_what_a_revision_says(monkeypatch: pyte
 
 def test_progress_that_comes_before_its_operation_is_kept(monkeypatch: pytest.MonkeyPatch):
     screen, stream = make_screen(monkeypatch, every=0.05)
-    screen(events.Progress("0005", "rebuild", 1, None, 0.1))
+    screen(events.Progress("0005", "rebuild", Advance(1, None), 0.1))
     screen(events.OperationStarted("0005", "rebuild"))
-    screen(events.Progress("0005", "rebuild", 7, None, 0.1))
+    screen(events.Progress("0005", "rebuild", Advance(7, None), 0.1))
     wait_until(lambda: "7 documents" in stream.text, "its line")
     screen.close()
 

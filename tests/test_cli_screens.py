@@ -9,10 +9,12 @@ import pytest
 
 from mongover.errors import Edited, InvalidRevision, Where
 from mongover.history.record import Direction, Outcome, State
+from mongover.operations.base import Advance
 from mongover.planning.problems import Problem
 from mongover.preflight.doctor import Finding
 from mongover.report.shown import LoggedEntry, Shown
 from mongover.report.status import CollectionStatus, Running, SchemaStatus
+from mongover.running.events import Progress
 from tests.cli_fakes import (
     DOWN,
     NOON,
@@ -97,9 +99,8 @@ def test_status_shows_problems_with_their_command_and_no_other_next_line():
 
 
 def test_status_shows_how_far_a_revision_of_another_process_is():
-    one = Running(
-        "0006", "users", Direction.UP, NOON, "update users", 512_400, 840_112, 41_200.4, 8
-    )
+    far = Progress("0006", "update users", Advance(512_400, 840_112), rate=41_200.4, left=8)
+    one = Running("0006", "users", Direction.UP, NOON, far)
     shown = invoke(fake(status=status(lock=lease(), running=(one,))), "status").stdout
     assert "0006 runs: update users, 60 %, 512,400/840,112, 41,200/s, 8.0 s left" in shown
     told = document(invoke(fake(status=status(running=(one,))), "status", "--json"))["running"]
@@ -112,7 +113,8 @@ def test_status_shows_a_running_revision_that_tells_nothing():
         one = Running("0006", None, direction, None)
         shown = invoke(fake(status=status(running=(one,))), "status").stdout
         assert f"0006 {words}\n" in shown
-    counted = Running("0006", None, Direction.UP, None, "delete", 5)
+    far = Progress("0006", "delete", Advance(5, None))
+    counted = Running("0006", None, Direction.UP, None, far)
     shown = invoke(fake(status=status(running=(counted,))), "status").stdout
     assert "0006 runs: delete, 5 documents" in shown
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.servers import Server
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 EVERY_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 RUNNABLE = frozenset({"console", "python"})
 PLAIN = frozenset(
@@ -112,7 +112,9 @@ def _anchors(path: Path) -> set[str]:
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
-    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text()))
+    text = (ROOT / "README.md").read_text()
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", text))
+    assert "](CONTRIBUTING.md)" in text
     assert {path.name for path in DOCS.glob("*.md")} <= linked
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from mongover.database.server import ServerInfo
 from mongover.preflight import doctor
+from mongover.report.documents import findings_document
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     project_fixture,
@@ -31,12 +32,9 @@ def test_a_healthy_replica_set_has_nothing_to_complain_of(project: Project) -> N
     assert all(found[name].ok for name in NAMES)
     assert found["transactions"].detail == "yes"
     assert found["lease"].detail == "free"
-    assert found["reach"].to_json() == {
-        "name": "reach",
-        "ok": True,
-        "detail": found["reach"].detail,
-        "hint": "",
-    }
+    assert findings_document([found["reach"]])["findings"] == [
+        {"name": "reach", "ok": True, "detail": found["reach"].detail, "hint": ""}
+    ]
 
 
 def test_a_standalone_is_fine_but_has_no_transactions(standalone_project: Project) -> None:

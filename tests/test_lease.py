@@ -21,6 +21,7 @@ from pymongo.write_concern import WriteConcern
 from mongover.errors import LockHeld, LockLost, UsageError
 from mongover.history import lease as lease_module
 from mongover.history.lease import Lease, LeaseState, end_lease, read_lease
+from mongover.report.documents import lock_document
 from tests.servers import ROOT, failpoint, wait_until
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def test_a_taken_lock_names_its_holder_and_a_released_one_nobody(
     lease.release()
     state = state_of(locks)
     assert (state.held, state.owner, state.expired) == (False, None, True)
-    shown = state.to_json()
+    shown = lock_document(state)["lock"]
     assert (shown["held"], shown["fence"], shown["holder"]["command"]) == (False, 1, "upgrade")
 
 
@@ -353,7 +354,7 @@ def test_a_lock_document_that_hands_made_nonsense_of_can_be_read_and_taken(
     taker.take().release()
     locks.update_one({"_id": "lock"}, change)
     assert not state_of(locks).held
-    assert state_of(locks).to_json()["held"] is False
+    assert lock_document(state_of(locks))["lock"]["held"] is False
     taker.take().check()
 
 
@@ -501,7 +502,7 @@ def test_the_session_of_another_user_cannot_be_ended_and_the_fence_still_holds(
             if not admin.admin.command({"usersInfo": user})["users"]:
                 roles = ["readWriteAnyDatabase"]
                 admin.admin.command({"createUser": user, "pwd": "secret", "roles": roles})
-    from pymongo import MongoClient  # noqa: PLC0415 - two users, so two clients of its own
+    from pymongo import MongoClient
 
     with (
         MongoClient(auth_server.as_user("runner_a", "secret"), tz_aware=True) as one,
@@ -569,7 +570,7 @@ def test_an_unreachable_server_is_given_up_after_the_patience(
 
     def fail() -> None:
         calls.append(1)
-        from pymongo.errors import AutoReconnect  # noqa: PLC0415 - only here
+        from pymongo.errors import AutoReconnect
 
         raise AutoReconnect("gone")
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.monitoring import CommandListener
 
+from mongover.cli.screen.output import HERE
 from mongover.config.config import Config
 from mongover.errors import (
     AuthenticationFailed,
@@ -38,6 +39,7 @@ from mongover.history.lease import read_lease
 from mongover.history.ledger import Ledger
 from mongover.history.record import Direction
 from mongover.migrator import Migrator
+from mongover.report.documents import schema_document, status_document
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     project_fixture,
@@ -79,7 +81,7 @@ class Commands(CommandListener):
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Sees every command of clients made from now on."""
-    from mongover.database import server as module  # noqa: PLC0415 - its client is patched
+    from mongover.database import server as module
 
     listener = Commands()
     real = module.MongoClient
@@ -179,7 +181,7 @@ def test_status_before_and_after(shop: Project) -> None:
     shop.upgrade("0002")
     shop.db["users"].insert_one({})
     after = shop.migrator().status()
-    document = after.to_json()
+    document = status_document(after, HERE)
     assert document["pending"] == ["0003"]
     users, calls = document["schemas"]
     assert (users["current"], users["head"], users["state"]) == ("0001", "0003", "pending")
@@ -831,7 +833,7 @@ def test_mongomock_surveys_the_collections_of_a_schema(mock: Migrator) -> None:
     path.write_text(path.read_text().replace('"0001"\n', '"0001"\nschema = "c"\n', 1))
     mock.upgrade()
     (line,) = mock.status().schemas
-    assert [one.to_json() for one in line.collections] == [
+    assert schema_document(line)["collections"] == [
         {"name": "c", "exists": True, "documents": 1, "indexes": 0}
     ]
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mongover.cli.screen.output import HERE
 from mongover.errors import (
     Ahead,
     BadRecord,
@@ -28,6 +29,7 @@ from mongover.planning.case import applied_in_order, known_graph
 from mongover.planning.lines import LineState, status_rows
 from mongover.planning.plan import Plan, plan_downgrade, plan_upgrade
 from mongover.planning.problems import find_problems
+from mongover.report.documents import plain, plan_document, problem_document
 from tests.graphs import Project, applied, done, folder, no_source, projects, record, rev, run
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ def test_a_downgrade_by_steps_says_what_else_goes() -> None:
 
 def test_the_plan_as_json_has_the_documented_fields() -> None:
     plan = up(shop(), history("0001", "0002", "0003", "0004", "0005"))
-    assert plan.to_json() == {
+    assert plain(plan_document(plan, HERE), str) == {
         "direction": "up",
         "target": "head",
         "steps": [
@@ -643,7 +645,7 @@ def test_every_problem_is_found_and_nothing_else(
 def test_a_file_with_a_broken_parent_is_reported_once() -> None:
     files = shop("0001", _0001=InvalidRevision("0001_x.py cannot be parsed", hint="mend it"))
     problems = find_problems(files, {}, sources=no_source)
-    assert [each.to_json() for each in problems] == [
+    assert [problem_document(each, HERE) for each in problems] == [
         {
             "revision": "0001",
             "kind": "unreadable",

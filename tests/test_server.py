@@ -54,7 +54,7 @@ def test_a_real_server_says_what_it_is(any_server: Server) -> None:
     assert info.version.startswith("6.")
     assert info.writable
     assert any_server.node.address in info.address
-    assert info.to_json()["topology"] == any_server.kind.replace("_", " ")
+    assert info.topology == any_server.kind.replace("_", " ")
 
 
 def test_a_replica_set_answers_by_its_primary(three_nodes: ThreeNodes) -> None:

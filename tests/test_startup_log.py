@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from mongover.errors import RevisionFailed, Where
 from mongover.history.record import Direction
+from mongover.operations.base import Advance
 from mongover.running import events
 from mongover.running.log import RunLog, failure_text
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mongover.running.events import Event
 
 WAITING = events.LockWaiting("ci@web-9 pid 4", "upgrade", 3.0, 1.0, 20.0, "0004")
-PROGRESS = events.Progress("0001", "update users", 50, 100, 1.5)
+PROGRESS = events.Progress("0001", "update users", Advance(50, 100), 1.5)
 
 
 class Clock:
@@ -48,7 +49,7 @@ class Clock:
             "0001: create_index users: done in 0.250 s",
         ),
         (PROGRESS, "INFO", "0001: update users: 50 of 100 after 1.5 s"),
-        (events.Progress("0001", "x", 5, None, 1.0), "INFO", "x: 5 after 1.0 s"),
+        (events.Progress("0001", "x", Advance(5, None), 1.0), "INFO", "x: 5 after 1.0 s"),
         (events.Notice("look here", "0001"), "INFO", "0001: look here"),
         (events.Notice("look here", level="warning"), "WARNING", "look here"),
         (events.StepFinished("0001", Direction.UP, 1, 2, 0.5), "INFO", "1/2 0001 applied in 0.500"),

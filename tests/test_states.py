@@ -16,6 +16,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
 from mongover.cli.app import run as run_command
+from mongover.cli.screen.output import HERE
 from mongover.errors import LockHeld, MongoverError
 from mongover.history import changes
 from mongover.history import record as records
@@ -25,6 +26,7 @@ from mongover.history.ledger import Ledger
 from mongover.history.record import Direction, Outcome, Record, State
 from mongover.migrator import Migrator
 from mongover.planning.plan import subject_of
+from mongover.report.documents import problem_document
 from mongover.revisions.header import parse_revision
 from mongover.running.events import StepStarted
 from tests.histories import BY
@@ -530,7 +532,7 @@ def test_status_show_and_verify_report_what_the_table_says_and_write_nothing(
 
 
 def as_json(problems: Iterable[Problem]) -> list[dict[str, str | None]]:
-    return [problem.to_json() for problem in problems]
+    return [problem_document(problem, HERE) for problem in problems]
 
 
 # ── the ways out ─────────────────────────────────────────────────────────────────────────────────

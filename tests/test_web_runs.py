@@ -21,6 +21,7 @@ from mongover.history.lease import Lease
 from mongover.history.mongo import MongoHistory
 from mongover.history.record import Direction
 from mongover.migrator import Migrator
+from mongover.operations.base import Advance, Place
 from mongover.report.status import Running
 from mongover.running import events
 from mongover.web import models
@@ -442,7 +443,7 @@ def test_the_event_loop_ticks_on_during_a_long_run_and_200_status_calls(project:
         return response.status_code, time.monotonic() - began
 
     async def main() -> list[tuple[int, float]]:
-        import httpx2  # noqa: PLC0415 - only this test speaks to the application in one loop
+        import httpx2
 
         async with (
             app.router.lifespan_context(app),
@@ -535,7 +536,9 @@ def test_the_progress_of_a_run_follows_its_events():
             "0001", "u", "m", Direction.UP, 1, 2, transaction=False, continues=False
         ),
         events.OperationStarted("0001", "update users"),
-        events.Progress("0001", "update users", 50, 100, 1.0, 50.0, 1.0, 8, 3, "665f"),
+        events.Progress(
+            "0001", "update users", Advance(50, 100, place=Place(8, 3, "665f")), 1.0, 50.0, 1.0
+        ),
     ):
         progress = advance(progress, event)
     assert progress.to_json() == {
@@ -558,8 +561,10 @@ def test_the_progress_of_a_run_follows_its_events():
 
 def test_a_probe_is_told_the_ranges_of_a_run_but_no_id_of_a_document():
     run = Run(Order(Direction.UP, "head", "ana"), state="running")
-    run.progress = Progress(revision="0001", ranges=8, ranges_done=3, reached="'ana@example.com'")
-    foreign = Running("0001", None, Direction.UP, None, ranges=8, ranges_done=3, reached="'ana@e'")
+    place = Place(8, 3, "'ana@example.com'")
+    told = events.Progress("0001", "update users", Advance(50, 100, place=place))
+    run.progress = Progress(revision="0001", told=told)
+    foreign = Running("0001", None, Direction.UP, None, told)
     for health, known in (("ok", run), (Health("running", 1, None, (foreign,)), None)):
         found = health if isinstance(health, Health) else Health(health, 0)
         _, document = health_document(found, known, None)

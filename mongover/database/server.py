@@ -39,15 +39,6 @@ class ServerInfo:
     transactions: bool
     writable: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "address": self.address,
-            "version": self.version,
-            "topology": self.topology,
-            "transactions": self.transactions,
-        }
-
 
 class Server:
     """One client on one database, with majority concerns forced over those of the URL."""

@@ -91,26 +91,9 @@ class LeaseState:
         user, host = self.holder.get("user", "?"), self.holder.get("host", "?")
         return f"{user}@{host} pid {self.holder.get('pid', '?')}"
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` and the HTTP API show it; times in ISO 8601."""
-        return {
-            "held": self.held,
-            "expired": self.expired,
-            "owner": self.owner,
-            "holder": dict(self.holder),
-            "acquiredAt": _iso(self.acquired_at),
-            "heartbeatAt": _iso(self.heartbeat_at),
-            "expiresAt": _iso(self.expires_at),
-            "fence": self.fence,
-        }
-
 
 def _between(start: datetime | None, end: datetime) -> float:
     return 0.0 if start is None else max(0.0, (end - start).total_seconds())
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
 
 
 def read_lease(collection: Collection[dict[str, Any]]) -> LeaseState | None:

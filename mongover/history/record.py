@@ -6,7 +6,7 @@ What may become of it is in `changes`; where records are kept, in `mongo` and `m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
@@ -91,10 +91,6 @@ class LogEntry:
             "reason": self.reason,
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """The entry as the CLI's `--json` and the HTTP API show it."""
-        return {"at": self.at, **self.to_document()}
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -136,15 +132,6 @@ class Record:
     source: str | None = None
     log: tuple[LogEntry, ...] = ()
 
-    def to_json(self, *, log: bool = False, source: bool = False) -> dict[str, Any]:
-        """The stored fields by their stored names, as `--json` and the HTTP API show them."""
-        document = {name: getattr(self, name) for name in _SHOWN}
-        if log:
-            document["log"] = [entry.to_json() for entry in self.log]
-        if source:
-            document["source"] = self.source
-        return document
-
     @property
     def counts_as_applied(self) -> bool:
         """Whether the revision's effect is taken to be in the database.
@@ -175,11 +162,6 @@ class Record:
         return None
 
 
-_SHOWN: Final = tuple(
-    each.name
-    for each in fields(Record)
-    if each.name not in {"checkpoint", "ledger", "log", "source"}
-)
 # Field by field: the types that a stored value may have. None is allowed where `optional` holds.
 _NUMBER = (int, float)
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], bool]]] = {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from mongover.errors import OperationFailed
+from mongover.errors import OperationFailed, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,7 +80,7 @@ def plain(value: Any) -> Any:
 
 
 def _extended(value: Any) -> Any:
-    from bson import json_util  # noqa: PLC0415 - bson costs 50 ms, most values never need it
+    from bson import json_util
 
     try:
         # The parts may be BSON values again, as the id of a DBRef.
@@ -133,8 +132,7 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """`did you mean "x"?`, or an empty string."""
-    found = get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f'did you mean "{found[0]}"?' if found else ""
+    return did_you_mean(word, words, '"{}"')
 
 
 def _list(words: Iterable[str]) -> str:

@@ -32,16 +32,6 @@ class BackupInfo:
     documents: int
     bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "name": self.name,
-            "revision": self.revision,
-            "collection": self.collection,
-            "documents": self.documents,
-            "bytes": self.bytes,
-        }
-
 
 def list_backups(db: Any, own: OwnCollections) -> tuple[BackupInfo, ...]:
     """All backups beside a history, by name."""
@@ -146,8 +136,8 @@ class _Merge:
 
     def null(self, target: Target, query: Document | None) -> None:
         """The same for the document whose `_id` is null."""
-        from bson.codec_options import CodecOptions  # noqa: PLC0415 - heavy, needed only to run
-        from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+        from bson.codec_options import CodecOptions
+        from bson.raw_bson import RawBSONDocument
 
         raw: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
         source: Any = target.db.get_collection(self.source, codec_options=raw)

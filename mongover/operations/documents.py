@@ -199,7 +199,7 @@ class Insert(Operation):
         target.journal.unrepeatable(self.describe())
 
     def _write(self, document: Document, number: int) -> Write:
-        from pymongo import (  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo import (
             InsertOne,
             ReplaceOne,
             UpdateOne,
@@ -243,7 +243,7 @@ class Insert(Operation):
 
 def _digest(documents: Sequence[Mapping[str, Any]]) -> Any:
     """One digest of all documents; in plain JSON where BSON cannot hold them."""
-    from bson import encode  # noqa: PLC0415 - bson costs 50 ms, needed only to run
+    from bson import encode
 
     digest = hashlib.sha256()
     try:
@@ -702,7 +702,7 @@ def _check_batch(collection: str, batch: Iterable[Any], done: int) -> None:
 
 def _insert_missing(collection: Any, batch: list[Document]) -> int:
     """Insert the documents whose `_id` is not there yet; tells how many."""
-    from pymongo.errors import BulkWriteError  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import BulkWriteError
 
     try:
         return len(collection.insert_many(batch, ordered=False).inserted_ids)

@@ -54,7 +54,7 @@ def failure_of(error: Exception, operation: Operation, target: Target) -> Mongov
         operation: The operation that met it.
         target: Where it ran.
     """
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     if _passes(error):
         return None
@@ -68,7 +68,7 @@ def failure_of(error: Exception, operation: Operation, target: Target) -> Mongov
 
 
 def _passes(error: Exception) -> bool:
-    from pymongo.errors import (  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import (
         ConnectionFailure,
         OperationFailure,
         PyMongoError,

@@ -167,7 +167,7 @@ def _string_of_double() -> Document:
 
 def _rounded(double: str, digits: int) -> Document:
     """A double as a decimal of so many digits; it is null for zero and what is no number."""
-    from bson import Decimal128  # noqa: PLC0415 - bson costs 50 ms, needed only to run
+    from bson import Decimal128
 
     # $add alone keeps all digits of a double; every other way rounds to fifteen.
     all_digits = {"$add": [double, Decimal128("0")]}
@@ -199,7 +199,7 @@ def _trimmed(text: Any) -> Document:
 
 def _string_of_date() -> Document:
     """`$$v`, a date of a year that has four digits."""
-    from bson.datetime_ms import DatetimeMS  # noqa: PLC0415 - bson costs 50 ms
+    from bson.datetime_ms import DatetimeMS
 
     # Of any other, $convert raises 18537, whatever its `onError` says.
     first, last = map(DatetimeMS, _WRITABLE)

@@ -92,26 +92,6 @@ class Plan:
     destroys: tuple[Destroyed, ...] = ()
     unforeseen: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """The plan as the CLI's `--json` and the HTTP API show it."""
-        return {
-            "direction": str(self.direction),
-            "target": self.target,
-            "steps": [
-                {
-                    "revision": step.revision.id,
-                    "schema": step.revision.schema,
-                    "direction": str(step.direction),
-                    "message": step.revision.message,
-                    "transaction": step.revision.transaction,
-                }
-                for step in self.steps
-            ],
-            "notices": list(self.notices),
-            "destroys": [each.to_json() for each in self.destroys],
-            "unforeseen": list(self.unforeseen),
-        }
-
 
 def rest_of(plan: Plan, index: int) -> str:
     """The target that asks for the steps from this one on, and for none beyond the plan's last.

@@ -54,15 +54,6 @@ class Problem:
         """Whether somebody must do something about it; a file that was reformatted may stay so."""
         return self.kind != "reformatted"
 
-    def to_json(self) -> dict[str, str | None]:
-        """The problem as the CLI's `--json` and the HTTP API show it."""
-        return {
-            "revision": self.revision,
-            "kind": self.kind,
-            "message": self.message,
-            "hint": self.hint,
-        }
-
 
 def find_problems(
     files: RevisionFiles, records: Mapping[str, Record], *, sources: Callable[[str], str]

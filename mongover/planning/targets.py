@@ -6,7 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mongover.errors import AmbiguousTarget, UnknownTarget, UsageError, WalkTooFar, WrongLine
+from mongover.errors import (
+    AmbiguousTarget,
+    UnknownTarget,
+    UsageError,
+    WalkTooFar,
+    WrongLine,
+    did_you_mean,
+)
 from mongover.planning.graph import SHOWN, describe, name_of, same_number
 
 if TYPE_CHECKING:
@@ -387,14 +394,12 @@ class Targets:
         return UnknownTarget(f"{whole}{name!r} {what}", hint=self._hint(name))
 
     def _hint(self, name: str) -> str:
-        from difflib import get_close_matches  # noqa: PLC0415  # only an error needs it
-
         schemas = [schema for schema in self.graph.lines if schema is not None]
-        close = get_close_matches(name, [*schemas, *WORDS, *self.graph.nodes], n=1)
-        guess = f"did you mean {close[0]}? " if close else ""
+        guess = did_you_mean(name, [*schemas, *WORDS, *self.graph.nodes])
         if not self.graph.nodes:
             return "there are no revisions yet: write the first with `mongover revision -m …`"
-        return f"{guess}schemas: {_some(schemas) or 'none has a name'}; see `mongover history`"
+        before = guess and f"{guess} "
+        return f"{before}schemas: {_some(schemas) or 'none has a name'}; see `mongover history`"
 
 
 def _some(names: Sequence[str], last: str = "") -> str:

@@ -34,10 +34,6 @@ class Finding:
     detail: str
     hint: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {"name": self.name, "ok": self.ok, "detail": self.detail, "hint": self.hint}
-
 
 def examine(store: Store) -> Iterator[Finding]:
     """Reach, version, topology, transactions, privileges and lease, as far as can be seen."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mongover.operations.arguments import plain
 from mongover.operations.bulk.change import difference_or_all, value_at
 from mongover.operations.bulk.compute import Computing
 from mongover.operations.bulk.reader import Reader, options_of
@@ -40,22 +39,6 @@ class Tried:
     operation: str
     looked: int | None  # documents of the sample; None: this operation cannot be tried
     differences: tuple[Difference, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "operation": self.operation,
-            "looked": self.looked,
-            "differences": [
-                {
-                    "document": plain(one.document),
-                    "changes": {path: plain(list(two)) for path, two in one.changes.items()},
-                    "deleted": one.deleted,
-                    "error": one.error or None,
-                }
-                for one in self.differences
-            ],
-        }
 
 
 def try_operation(db: Any, operation: Operation, sample: int) -> Tried:

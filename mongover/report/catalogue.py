@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mongover.history.record import State
 from mongover.planning.case import known_graph
@@ -46,20 +46,6 @@ class Entry:
     applied: bool
     file: str | None
     reversible: bool | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The value as the HTTP API shows it."""
-        return {
-            "revision": self.revision,
-            "schema": self.schema,
-            "message": self.message,
-            "down_revision": list(self.down_revision),
-            "depends_on": list(self.depends_on),
-            "state": str(self.state),
-            "applied": self.applied,
-            "file": self.file,
-            "reversible": self.reversible,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mongover.history import changes
 from mongover.history.record import RUNNING
+from mongover.running.events import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mongover.database.server import ServerInfo
     from mongover.history.lease import LeaseState
     from mongover.history.record import Direction, Record
+    from mongover.operations.base import Place
     from mongover.planning.lines import StatusRow
     from mongover.planning.problems import Problem
     from mongover.revisions.revision import Revision, RevisionFiles
@@ -42,15 +44,6 @@ class CollectionStatus:
     documents: int
     indexes: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "name": self.name,
-            "exists": self.exists,
-            "documents": self.documents,
-            "indexes": self.indexes,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
@@ -63,59 +56,19 @@ class SchemaStatus:
     state: str
     collections: tuple[CollectionStatus, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it; several heads are joined by a comma."""
-        return {
-            "schema": self.schema,
-            "current": ",".join(self.current) or None,
-            "head": ",".join(self.head) or None,
-            "pending": [revision.id for revision in self.pending],
-            "state": self.state,
-            "collections": [collection.to_json() for collection in self.collections],
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Running:
     """A revision that some process is running now, as far as its record tells.
 
-    `operation` and what follows are there once an operation over many documents has told how far it
-    is: `done` of `total` documents, `rate` a second, `left` seconds, `ranges_done` of `ranges` of
-    `_id`, and the highest `_id` that was `reached`, shortened.
+    `progress` is there once an operation over many documents has told how far it is.
     """
 
     revision: str
     schema: str | None
     direction: Direction
     started_at: datetime | None
-    operation: str | None = None
-    done: int | None = None
-    total: int | None = None
-    rate: float | None = None
-    left: float | None = None
-    ranges: int | None = None
-    ranges_done: int | None = None
-    reached: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "revision": self.revision,
-            "schema": self.schema,
-            "direction": self.direction.value,
-            "startedAt": None if self.started_at is None else self.started_at.isoformat(),
-            "operation": self.operation,
-            "done": self.done,
-            "total": self.total,
-            "rate": self.rate,
-            "left": self.left,
-            "ranges": self.ranges,
-            "rangesDone": self.ranges_done,
-            "reached": self.reached,
-        }
-
-
-_NUMBERS: Final = ("done", "total", "rate", "left", "ranges", "ranges_done")
+    progress: Progress | None = None
 
 
 def running_of(records: Iterable[Record]) -> tuple[Running, ...]:
@@ -125,20 +78,33 @@ def running_of(records: Iterable[Record]) -> tuple[Running, ...]:
 
 def _running(record: Record) -> Running:
     told = record.checkpoint if isinstance(record.checkpoint, dict) else {}
-    numbers = {name: _number(told.get(name)) for name in _NUMBERS}
-    return Running(
-        record.revision,
-        record.schema,
-        record.direction,
-        record.started_at,
-        operation=_text(told.get("operation")),
-        reached=_text(told.get("reached")),
-        **numbers,
-    )
+    progress = _progress(record.revision, told)
+    return Running(record.revision, record.schema, record.direction, record.started_at, progress)
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _progress(revision: str, told: Mapping[str, Any]) -> Progress | None:
+    """What `Progress.summary` stored; None where it names no operation, or no number of it."""
+    from mongover.operations.base import Advance
+
+    operation, done = _text(told.get("operation")), _number(told.get("done"))
+    if not operation or done is None:
+        return None
+    advance = Advance(done, _number(told.get("total")), place=_place(told))
+    rate, left = _number(told.get("rate")), _number(told.get("left"))
+    return Progress(revision, operation, advance, rate=rate, left=left)
+
+
+def _place(told: Mapping[str, Any]) -> Place | None:
+    from mongover.operations.base import Place
+
+    ranges, done = _number(told.get("ranges")), _number(told.get("ranges_done"))
+    if ranges is None or done is None:
+        return None
+    return Place(ranges, done, _text(told.get("reached")))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: Any) -> Any:
@@ -159,19 +125,6 @@ class Status:
     lock: LeaseState | None
     last: Record | None
     running: tuple[Running, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The value as `--json` shows it."""
-        return {
-            "database": self.database,
-            "server": self.server.to_json(),
-            "schemas": [schema.to_json() for schema in self.schemas],
-            "applied": self.applied,
-            "pending": [revision.id for revision in self.pending],
-            "problems": [problem.to_json() for problem in self.problems],
-            "lock": None if self.lock is None else self.lock.to_json(),
-            "running": [one.to_json() for one in self.running],
-        }
 
 
 def collection_names(schema: str | None, records: Iterable[Record]) -> tuple[str, ...]:

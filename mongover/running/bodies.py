@@ -12,12 +12,11 @@ import inspect
 import re
 import warnings
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
-from mongover.errors import InvalidRevision, Where
+from mongover.errors import InvalidRevision, Where, did_you_mean
 from mongover.operations import Operations
 from mongover.operations.bulk.pace import PaceOptions
 from mongover.operations.collections import CREATE_OPTIONS, MODIFY_OPTIONS
@@ -298,9 +297,8 @@ def _verbs() -> list[str]:
 def _name_faults(text: _Text, node: ast.Attribute, op: str) -> Iterator[InvalidRevision]:
     if hasattr(Operations, node.attr) or node.attr.startswith("_"):
         return
-    near = get_close_matches(node.attr, _verbs(), n=1, cutoff=0.7)
     more = "op.db is pymongo's own Database, with all that it can do"
-    hint = f"did you mean {op}.{near[0]}?" if near else more
+    hint = did_you_mean(node.attr, _verbs(), op + ".{}") or more
     yield text.fault(node.lineno, f"{op} has no `{node.attr}`", hint)
 
 
@@ -348,8 +346,8 @@ def _known_words(signature: inspect.Signature) -> list[str]:
 def _argument_hint(signature: inspect.Signature, name: str, words: Iterable[str]) -> str:
     known = _known_words(signature)
     for word in words:
-        near = get_close_matches(word, known, n=1) if word not in known else []
-        if near:
-            return f"did you mean {near[0]}=?"
+        guess = did_you_mean(word, known, "{}=") if word not in known else ""
+        if guess:
+            return guess
     bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
     return f"it is op.{name}{inspect.Signature(bare[_SELF:])}"

@@ -7,11 +7,14 @@ a log, an HTTP stream and a test read the same ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from mongover.history.record import Direction
+    from mongover.operations.base import Advance
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +82,45 @@ class OperationFinished:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A long operation has worked through `done` of `total` documents (total None: unknown)."""
+    """How far a long operation is: the one value that records, screens and JSON are made of."""
 
     revision: str
     operation: str
-    done: int
-    total: int | None
-    seconds: float  # since the revision began
+    advance: Advance
+    seconds: float = 0.0  # since the revision began; 0 where only its record is known
     rate: float | None = None  # documents a second, by this attempt
     left: float | None = None  # seconds, at that rate
-    ranges: int | None = None  # of `_id`, into which the collection was cut
-    ranges_done: int | None = None
-    reached: str | None = None  # the highest `_id` that a batch reached, shortened
+
+    @property
+    def done(self) -> int:
+        """Documents that are done."""
+        return self.advance.done
+
+    @property
+    def total(self) -> int | None:
+        """How many there are, where that is known."""
+        return self.advance.total
+
+    @property
+    def ranges(self) -> int | None:
+        """Into how many ranges of `_id` the collection was cut, if it was."""
+        return None if self.advance.place is None else self.advance.place.ranges
+
+    @property
+    def ranges_done(self) -> int | None:
+        """How many of them are done."""
+        return None if self.advance.place is None else self.advance.place.ranges_done
+
+    @property
+    def reached(self) -> str | None:
+        """The highest `_id` that a batch reached, shortened; None before the first."""
+        return (self.advance.place and self.advance.place.reached) or None
+
+    def summary(self) -> dict[str, Any]:
+        """What the record keeps of it, for other processes."""
+        place = {} if self.advance.place is None else asdict(self.advance.place)
+        shown = {name: getattr(self, name) for name in ("operation", "done", "total")}
+        return {**shown, "rate": self.rate, "left": self.left, **place}
 
 
 @dataclass(frozen=True, slots=True)

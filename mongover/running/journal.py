@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mongover.history.changes import Attempt, History
     from mongover.history.effects import Ours
     from mongover.operations import Operation
-    from mongover.operations.base import Advance, Place, Stake, Ticket
+    from mongover.operations.base import Advance, Stake, Ticket
     from mongover.running.events import Listener
     from mongover.running.long_work import LongWork, Workplace
     from mongover.running.ownership import Ownership
@@ -192,19 +192,7 @@ class StepJournal:
     def progress(self, operation: Operation, advance: Advance) -> None:
         """Tell how far a long operation is, and now and then write it into the record."""
         seconds = time.monotonic() - self.started
-        rate = self.long_work.note(operation, advance)
-        self.around.listener(
-            events.Progress(
-                self.attempt.revision,
-                operation.describe(),
-                advance.done,
-                advance.total,
-                seconds,
-                rate.rate,
-                rate.left,
-                *_told(advance.place),
-            )
-        )
+        self.around.listener(self.long_work.note(operation, advance, seconds))
 
     def ticket(self, operation: Operation) -> Ticket | None:
         """Where a long operation keeps its checkpoints."""
@@ -277,9 +265,3 @@ class StepJournal:
     def milliseconds(self) -> float:
         """The time since the step began."""
         return round((time.monotonic() - self.started) * 1_000, 1)
-
-
-def _told(place: Place | None) -> tuple[int | None, int | None, str | None]:
-    if place is None:
-        return None, None, None
-    return place.ranges, place.ranges_done, place.reached or None

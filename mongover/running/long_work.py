@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.database.server import connect
@@ -13,6 +13,7 @@ from mongover.history import changes
 from mongover.history.record import Direction
 from mongover.operations.base import Ticket
 from mongover.operations.bulk.checkpoints import discard, take_over
+from mongover.running.events import Progress
 from mongover.running.script import load_script
 
 if TYPE_CHECKING:
@@ -130,24 +131,23 @@ class LongWork:
             stale["direction"] = ticket.direction
         self._database[ticket.own.rejects].delete_many(stale)
 
-    def note(self, operation: Operation, advance: Advance) -> Rate:
-        """Keep how far it is on the record, at most every second or so; the rate so far.
+    def note(self, operation: Operation, advance: Advance, seconds: float) -> Progress:
+        """How far it is, with the rate so far; kept on the record at most every second or so.
 
         Raises:
             LockLost: the record belongs to another run.
         """
         now, label = self._clock(), operation.describe()
-        done, total, place = advance.done, advance.total, advance.place
+        done, total = advance.done, advance.total
         if self._began[0] != label or done < self._began[2]:
             self._began = (label, self._ticketed or now, advance.before)
         _, began, base = self._began
         rate = rate_of(done - base, now - began, None if total is None else total - done)
+        progress = Progress(self._attempt.revision, label, advance, seconds, rate.rate, rate.left)
         if not self._attempt.transaction and self._tickets and now - self._noted >= _NOTE_EVERY:
             self._noted = now
-            summary = {"operation": label, "done": done, "total": total}
-            where = {} if place is None else asdict(place)
-            self._write({**summary, "rate": rate.rate, "left": rate.left, **where})
-        return rate
+            self._write(progress.summary())
+        return progress
 
     def _write(self, summary: dict[str, Any]) -> None:
         try:

@@ -205,7 +205,7 @@ class _Once:
 
     def in_transaction(self, session: Any) -> bool:
         """In one transaction with the end of the rejection; True when it is done."""
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import PyMongoError
 
         for attempt in range(_ATTEMPTS):
             try:
@@ -221,7 +221,7 @@ class _Once:
         raise AssertionError("the last attempt returns or raises")
 
     def _work(self, session: Any) -> None:
-        from pymongo import WriteConcern  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo import WriteConcern
 
         self._step.batch(session, self._span, 1)
         bare = self._rejects.with_options(write_concern=WriteConcern())

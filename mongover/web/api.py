@@ -50,7 +50,7 @@ class EventStream(StreamingResponse):
 
 
 class Endpoints:
-    """The functions behind the addresses. Each answers with a document of `shapes`."""
+    """The functions behind the addresses. Each answers with one of `documents`."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -1,19 +1,17 @@
-"""The JSON of every answer, made of the engine's values. Pure."""
+"""The answers of the HTTP API: the documents of `report`, as they may be told over HTTP. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mongover.report.documents import plain, revision_document
-from mongover.running.events import StepFailed
+from mongover.report import documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from mongover.history.lease import LeaseState
-    from mongover.history.record import LogEntry, Record
+    from mongover.history.record import Record
     from mongover.migrator import RunResult
     from mongover.planning.plan import Plan
     from mongover.report.catalogue import Catalogue
@@ -24,6 +22,11 @@ if TYPE_CHECKING:
     from mongover.web.problems import Redaction
 
 
+def _answer(document: Mapping[str, Any], redaction: Redaction) -> dict[str, Any]:
+    answer: dict[str, Any] = documents.plain(document, redaction.hide)
+    return answer
+
+
 def status_document(status: Status) -> dict[str, Any]:
     """One entry per schema; the line without a schema stands under the empty name."""
     return {line.schema or "": _schema_document(line) for line in status.schemas}
@@ -31,7 +34,7 @@ def status_document(status: Status) -> dict[str, Any]:
 
 def _schema_document(line: SchemaStatus) -> dict[str, Any]:
     main = _main_collection(line)
-    document = line.to_json()
+    document = documents.schema_document(line)
     del document["schema"]
     return {
         "collectionName": None if main is None else main.name,
@@ -56,68 +59,44 @@ def upgrade_document(result: RunResult, schema: str | None = None) -> dict[str, 
     document: dict[str, Any] = {"message": f"{subject} completed {ending}"}
     if schema is not None:
         document["schema"] = schema
-    full = result.to_json()
+    full = documents.result_document(result)
     return document | {"applied": full["applied"], "durationMs": full["durationMs"]}
 
 
+def result_document(result: RunResult, redaction: Redaction) -> dict[str, Any]:
+    """What a run did."""
+    return _answer(documents.result_document(result), redaction)
+
+
 def downgrade_document(result: RunResult, redaction: Redaction) -> dict[str, Any]:
-    """What a downgrade did, as the CLI's `--json`, with its sentence."""
-    document: dict[str, Any] = plain(result.to_json(), redaction.hide)
-    return {"message": redaction.clean(result.message), **document}
+    """What a downgrade did, with its sentence."""
+    return {"message": redaction.clean(result.message), **result_document(result, redaction)}
 
 
 def plan_document(plan: Plan, redaction: Redaction) -> dict[str, Any]:
-    """The plan as the CLI's `--json`, and what a person should read before it runs."""
+    """The plan, and what a person should read before it runs."""
     more = {
-        "notices": [redaction.clean(notice) for notice in plan.notices],
         "reaches": [schema or "" for schema in plan.reaches],
         "running": plan.running,
         "nothing": plan.nothing,
     }
-    document: dict[str, Any] = plain(plan.to_json() | more, redaction.hide)
-    return document
+    return _answer(documents.plan_document(plan, redaction.audience) | more, redaction)
 
 
 def history_document(records: Sequence[Record], redaction: Redaction) -> dict[str, Any]:
-    """The records in order of application, as the CLI's `--json`."""
-    return {"revisions": [record_document(record, redaction) for record in records]}
-
-
-def record_document(record: Record, redaction: Redaction, *, log: bool = False) -> dict[str, Any]:
-    """A record's stored fields by their stored names; without its text."""
-    document: dict[str, Any] = plain(record.to_json(), redaction.hide)
-    document["error"] = _error_document(record.error, redaction)
-    if log:
-        document["log"] = [_log_document(entry, redaction) for entry in record.log]
-    return document
-
-
-def _log_document(entry: LogEntry, redaction: Redaction) -> dict[str, Any]:
-    document: dict[str, Any] = plain(entry.to_json(), redaction.hide)
-    document["error"] = _error_document(entry.error, redaction)
-    return document
-
-
-def _error_document(error: Mapping[str, Any] | None, redaction: Redaction) -> Any:
-    return None if error is None else plain(error, redaction.clean)
+    """The records in order of application."""
+    return _answer(documents.history_document(records, redaction.audience), redaction)
 
 
 def shown_document(shown: Shown, redaction: Redaction) -> dict[str, Any]:
     """One revision: its file, its record with the log, and what is wrong with it."""
-    return {
-        "revision": shown.revision and revision_document(shown.revision),
-        "record": shown.record and record_document(shown.record, redaction, log=True),
-        "problems": [plain(problem.to_json(), redaction.clean) for problem in shown.problems],
-    }
+    return _answer(documents.shown_document(shown, redaction.audience), redaction)
 
 
 def catalogue_document(found: Catalogue, database: str, redaction: Redaction) -> dict[str, Any]:
     """Every revision with its links, and everything that is wrong."""
-    return {
-        "database": database,
-        "revisions": [plain(entry.to_json(), redaction.hide) for entry in found.entries],
-        "problems": [plain(problem.to_json(), redaction.clean) for problem in found.problems],
-    }
+    document = documents.catalogue_document(found, database, redaction.audience)
+    return _answer(document, redaction)
 
 
 def access_document(scope: Scope, tokens: Tokens) -> dict[str, Any]:
@@ -130,15 +109,13 @@ def access_document(scope: Scope, tokens: Tokens) -> dict[str, Any]:
 
 
 def lock_document(state: LeaseState | None, redaction: Redaction) -> dict[str, Any]:
-    """The lease as the CLI's `--json`."""
-    return {"lock": None if state is None else plain(state.to_json(), redaction.hide)}
+    """Who holds the lock."""
+    return _answer(documents.lock_document(state), redaction)
 
 
 def event_document(event: Event, redaction: Redaction) -> dict[str, Any]:
     """`{"event": "StepStarted", …}` with the event's own fields."""
-    hide = redaction.clean if isinstance(event, StepFailed) else redaction.hide
-    document: dict[str, Any] = plain({"event": type(event).__name__, **asdict(event)}, hide)
-    return document
+    return _answer(documents.event_document(event, redaction.audience), redaction)
 
 
 def foreign_run_document(identifier: str, records: Iterable[Record]) -> dict[str, Any] | None:

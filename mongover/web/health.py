@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mongover.errors import DatabaseError, EmbeddedError, MongoverError
@@ -73,15 +73,9 @@ def weigh(status: Status, *, code: str | None = None) -> Health:
 
 
 def _progress(one: Running) -> Progress:
-    return Progress(
-        revision=one.revision,
-        direction=str(one.direction),
-        operation=one.operation,
-        done=one.done,
-        documents=one.total,
-        ranges=one.ranges,
-        ranges_done=one.ranges_done,
-    )
+    told = one.progress
+    operation = None if told is None else told.operation
+    return Progress(one.revision, str(one.direction), operation=operation, told=told)
 
 
 def health_document(
@@ -89,17 +83,18 @@ def health_document(
 ) -> tuple[bool, Mapping[str, Any]]:
     """Whether the application is ready, and the answer to a probe; it names no server (pure)."""
     ready = health.ready and (startup is None or startup.ready)
+    progress: Progress | None = None
     if run is not None and run.state == "running":
-        # A probe has no token, and an `_id` may tell of a person.
-        running: Mapping[str, Any] | None = replace(run.progress, reached=None).to_json()
-    else:  # what another process runs tells of itself in its record
-        running = _progress(health.running[0]).to_json() if health.running else None
+        progress = run.progress
+    elif health.running:  # what another process runs tells of itself in its record
+        progress = _progress(health.running[0])
     document = {
         "status": health.state,
         "ready": ready,
         "pending": health.pending,
         "code": health.code,
-        "running": running,
+        # A probe has no token, and an `_id` may tell of a person.
+        "running": None if progress is None else progress.to_json(reached=False),
         "startup": None if startup is None else startup.to_json(),
     }
     return ready, document

@@ -1,6 +1,6 @@
 """The shapes of requests and answers, for the OpenAPI document and for checking what comes in.
 
-What goes out is made by `shapes`; the tests hold every answer against these models.
+What goes out is made by `documents`; the tests hold every answer against these models.
 """
 
 from __future__ import annotations

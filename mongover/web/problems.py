@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from mongover import errors
 from mongover.config.urls import redact
+from mongover.report.documents import Audience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -173,6 +174,11 @@ class Redaction:
     def hide(self, text: str) -> str:
         """The text without secrets: for what people wrote, which is shown as they wrote it."""
         return redact(text, self.config.url.reveal())
+
+    @property
+    def audience(self) -> Audience:
+        """Who asks over HTTP does not have the files: errors are cleaned, and files only named."""
+        return Audience(told=self.clean, path=lambda path: path.name)
 
     def clean(self, text: str) -> str:
         """The text of an error: no secrets, no URLs, and file names in place of paths."""

@@ -18,11 +18,11 @@ from uuid import uuid4
 
 from mongover.errors import Interrupted, LockHeld
 from mongover.history.record import Direction
-from mongover.report.documents import plain
+from mongover.report.documents import ranges_document
 from mongover.running import events
 from mongover.running.log import RunLog, failure_text
 from mongover.running.stop import Stop
-from mongover.web.documents import event_document
+from mongover.web.documents import event_document, result_document
 from mongover.web.feed import Wakers
 from mongover.web.problems import SERVER_ERROR, problem_of
 
@@ -73,26 +73,21 @@ class Progress:
     position: int | None = None
     total: int | None = None
     operation: str | None = None
-    done: int | None = None
-    documents: int | None = None
-    ranges: int | None = None
-    ranges_done: int | None = None
-    reached: str | None = None
+    told: events.Progress | None = None  # of that operation, once it has told how far it is
     finished: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """The value as the API shows it."""
+    def to_json(self, *, reached: bool = True) -> dict[str, Any]:
+        """The value as the API shows it; the `_id` that was reached on request only."""
+        ranges = ranges_document(self.told)
         return {
             "revision": self.revision,
             "direction": self.direction,
             "position": self.position,
             "total": self.total,
             "operation": self.operation,
-            "done": self.done,
-            "documents": self.documents,
-            "ranges": self.ranges,
-            "rangesDone": self.ranges_done,
-            "reached": self.reached,
+            "done": self.told and self.told.done,
+            "documents": self.told and self.told.total,
+            **(ranges if reached else ranges | {"reached": None}),
         }
 
 
@@ -110,17 +105,9 @@ def advance(progress: Progress, event: Event) -> Progress:
                 finished=progress.finished,
             )
         case events.OperationStarted():
-            begun = replace(progress, operation=event.operation, done=None, documents=None)
-            return replace(begun, ranges=None, ranges_done=None, reached=None)
+            return replace(progress, operation=event.operation, told=None)
         case events.Progress():
-            return replace(
-                progress,
-                done=event.done,
-                documents=event.total,
-                ranges=event.ranges,
-                ranges_done=event.ranges_done,
-                reached=event.reached,
-            )
+            return replace(progress, told=event)
         case events.StepFinished():
             return replace(progress, finished=(*progress.finished, event.revision))
     return progress
@@ -162,7 +149,7 @@ class Run:
             "endedAt": None if self.ended_at is None else self.ended_at.isoformat(),
             "revisions": list(done),
             "progress": self.progress.to_json(),
-            "result": None if result is None else plain(result.to_json(), redaction.hide),
+            "result": None if result is None else result_document(result, redaction),
             "problem": None if self.problem is None else self.problem.to_json(),
         }
 

@@ -12,6 +12,7 @@ from mongover.cli.commands.run import heard
 from mongover.cli.screen.output import Paint
 from mongover.cli.screen.text import count, moment, number, shorten, table
 from mongover.errors import UsageError
+from mongover.report import documents
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ def try_(app: App, target: str, sample: int) -> int:
         tried = migrator.try_revision(target, sample=sample)
     failed = any(one.error for each in tried for one in each.differences)
     if app.settings.json:
-        app.output.document({"target": target, "operations": [each.to_json() for each in tried]})
+        app.output.document(documents.tried_document(target, tried))
         return int(failed)
     for each in tried:
         _show_tried(app.output, each)
@@ -66,7 +67,7 @@ def _verdict(one: Any) -> tuple[str | Paint, ...]:
 
 
 def _text(value: Any) -> str:
-    from mongover.operations.arguments import plain  # noqa: PLC0415 - needs what the command loaded
+    from mongover.operations.arguments import plain
 
     if value is None:
         return "-"
@@ -91,7 +92,7 @@ def rejects(app: App, target: str | None, retry: bool, limit: int | None) -> int
         most = limit or (0 if app.settings.json else _LISTED)
         found = migrator.rejects(target, limit=most)
     if app.settings.json:
-        app.output.document({"rejects": [one.to_json() for one in found]})
+        app.output.document(documents.rejects_document(found))
         return 0
     _show_rejects(app.output, found, most)
     return 0
@@ -101,7 +102,7 @@ def _retry(app: App, migrator: Migrator, target: str) -> int:
     with heard(app, migrator) as how:
         result = migrator.retry_rejects(target, **how)
     if app.settings.json:
-        app.output.document({"target": target, "done": result.done, "left": result.left})
+        app.output.document(documents.retried_document(target, result))
     mark = Paint("✗", "red") if result.left else Paint("✓", "green")
     said = f" {count(result.done, 'document')} transformed, {result.left:,} left"
     app.output.result(mark, said)
@@ -134,12 +135,12 @@ def backups(app: App, name: str | None) -> None:
         if name is not None:
             dropped = migrator.drop_backup(name)
             if app.settings.json:
-                app.output.document({"dropped": dropped.to_json()})
+                app.output.document({"dropped": documents.backup_document(dropped)})
             app.output.result(Paint("✓", "green"), f" {dropped.name} dropped")
             return
         found = migrator.backups()
     if app.settings.json:
-        app.output.document({"backups": [one.to_json() for one in found]})
+        app.output.document(documents.backups_document(found))
         return
     rows = [
         [

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mongover.cli.command import App, Command
-from mongover.cli.screen.output import relative
+from mongover.cli.screen.output import HERE, relative
 from mongover.cli.screen.status import show_problems
 from mongover.cli.screen.text import count
 from mongover.cli.targets import complete_target
 from mongover.errors import MissingFile, MongoverError, UsageError
+from mongover.report.documents import placed_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ def init(app: App, folder: Path) -> None:
     Writes alembic-style.ini, the folder versions and a .gitignore. What is there already stays as
     it is. Without --url the project uses a private embedded MongoDB.
     """
-    from mongover.revisions.project import EMBEDDED_URL, init_project  # noqa: PLC0415 - only for this
+    from mongover.revisions.project import EMBEDDED_URL, init_project
 
     url = app.settings.url or EMBEDDED_URL
     project = init_project(folder, url=url, database=app.settings.database)
@@ -175,7 +176,7 @@ def check(app: App, form: str) -> int:
 def tell_problems(app: App, problems: Sequence[Problem], *, good: str, form: str = "text") -> int:
     """Show what is wrong, or say that nothing is; the exit code."""
     if app.settings.json:
-        app.output.document({"problems": [_placed(problem) for problem in problems]})
+        app.output.document({"problems": [placed_document(problem, HERE) for problem in problems]})
     elif form == "github":
         for problem in problems:
             app.output.verbatim(annotation(problem) + "\n")
@@ -187,17 +188,6 @@ def tell_problems(app: App, problems: Sequence[Problem], *, good: str, form: str
         return 0
     app.output.talk(count(wrong, "problem"))
     return _DISAGREE
-
-
-def _placed(problem: Problem) -> dict[str, str | int | None]:
-    """The problem as a document, with its code and its place in a file where it has one."""
-    error = problem.error
-    where = None if error is None else error.where
-    return problem.to_json() | {
-        "code": None if error is None else error.code,
-        "path": None if where is None else relative(where.path),
-        "line": None if where is None else where.line,
-    }
 
 
 def annotation(problem: Problem) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mongover.cli.command import App, Command, TargetCommand
-from mongover.cli.screen.output import Paint, relative
+from mongover.cli.screen.output import HERE, Paint, relative
 from mongover.cli.screen.status import show_problems, show_status
 from mongover.cli.screen.text import (
     NOTHING,
@@ -19,6 +19,7 @@ from mongover.cli.screen.text import (
     table,
 )
 from mongover.cli.targets import complete_target
+from mongover.report import documents
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ def status(app: App, schema: str | None, check: bool) -> int:  # noqa: FBT001 - 
     with app.migrator() as migrator:
         state = migrator.status(schema=schema)
     if app.settings.json:
-        app.output.document(state.to_json())
+        app.output.document(documents.status_document(state, HERE))
     else:
         show_status(app.output, state)
     return _verdict(state) if check else 0
@@ -75,7 +76,7 @@ def current(app: App) -> None:
     with app.migrator() as migrator:
         records = migrator.current()
     if app.settings.json:
-        app.output.document({"revisions": [record.to_json() for record in records]})
+        app.output.document(documents.history_document(records, HERE))
         return
     rows = [
         [schema_name(one.schema), one.revision, one.message, moment(one.applied_at)]
@@ -96,7 +97,7 @@ def heads(app: App) -> None:
     with app.migrator(needs_database=False) as migrator:
         revisions = migrator.heads()
     if app.settings.json:
-        app.output.document({"revisions": [revision_document(one) for one in revisions]})
+        app.output.document(documents.revisions_document(revisions, HERE))
         return
     rows = [[schema_name(one.schema), one.id, one.message, relative(one.path)] for one in revisions]
     _print_table(app.output, rows)
@@ -122,7 +123,7 @@ def history(app: App, span: str | None, log: bool, limit: int | None) -> None:  
         records = migrator.history(span)
     records = records[-limit:] if limit else records
     if app.settings.json:
-        app.output.document({"revisions": [record.to_json() for record in records]})
+        app.output.document(documents.history_document(records, HERE))
         return
     _show_history(app.output, records)
 
@@ -158,8 +159,7 @@ def _state_note(record: Record) -> str:
 
 def _show_log(app: App, entries: Sequence[Any]) -> None:
     if app.settings.json:
-        documents = [{"revision": one.revision, **one.entry.to_json()} for one in entries]
-        app.output.document({"log": documents})
+        app.output.document(documents.log_document(entries, HERE))
         return
     rows = [
         [
@@ -195,13 +195,7 @@ def show(app: App, target: str, source: bool) -> None:  # noqa: FBT001 - a flag 
     with app.migrator() as migrator:
         shown = migrator.show(target)
     if app.settings.json:
-        app.output.document(
-            {
-                "revision": shown.revision and revision_document(shown.revision),
-                "record": shown.record and shown.record.to_json(log=True, source=source),
-                "problems": [problem.to_json() for problem in shown.problems],
-            }
-        )
+        app.output.document(documents.shown_document(shown, HERE, source=source))
         return
     _show_file(app.output, shown.revision)
     _show_record(app.output, shown.record)
@@ -276,18 +270,3 @@ def _fields(output: Output, fields: dict[str, str]) -> None:
 def _print_table(output: Output, rows: Sequence[Sequence[str]]) -> None:
     for line in table(rows):
         output.data(line)
-
-
-def revision_document(revision: Revision) -> dict[str, Any]:
-    """A revision file as `--json` shows it, without its text."""
-    return {
-        "revision": revision.id,
-        "path": relative(revision.path),
-        "schema": revision.schema,
-        "message": revision.message,
-        "down_revision": revision.down_revision,
-        "depends_on": revision.depends_on,
-        "transaction": revision.transaction,
-        "reversible": revision.has_downgrade,
-        "checksum": revision.checksum,
-    }

@@ -9,10 +9,11 @@ import click
 from mongover.cli.command import App, Command, TargetCommand
 from mongover.cli.commands.files import tell_problems
 from mongover.cli.commands.run import heard
-from mongover.cli.screen.output import Paint, relative
+from mongover.cli.screen.output import HERE, Paint, relative
 from mongover.cli.screen.text import count
 from mongover.cli.targets import complete_target
 from mongover.errors import UsageError
+from mongover.report.documents import record_document
 
 if TYPE_CHECKING:
     from mongover.history.record import Record
@@ -92,7 +93,7 @@ def resolve(app: App, target: str, resolution: str | None, reason: str) -> None:
             "resolve needs --retry, --applied or --reverted",
             hint=f'mongover show {target}, then: mongover resolve {target} --retry --reason "…"',
         )
-    from mongover.history.changes import Resolution  # noqa: PLC0415 - keeps the help of a command light
+    from mongover.history.changes import Resolution
 
     with app.migrator() as migrator:
         said = Resolution(resolution)
@@ -131,6 +132,6 @@ def _told(reason: str) -> str:
 
 def _tell_record(app: App, record: Record, sentence: str) -> None:
     if app.settings.json:
-        app.output.document({"record": record.to_json()})
+        app.output.document({"record": record_document(record, HERE)})
     app.output.result(Paint("✓", "green"), " ", sentence)
     app.output.hint("mongover status")

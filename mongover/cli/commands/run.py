@@ -9,12 +9,13 @@ import click
 
 from mongover.cli.command import App, TargetCommand
 from mongover.cli.options import ConfigOption, Seconds
-from mongover.cli.screen.output import Paint
+from mongover.cli.screen.output import HERE, Paint
 from mongover.cli.screen.progress import LineListener, RunScreen
 from mongover.cli.screen.text import count, duration, schema_name, table
 from mongover.cli.signals import stopping
 from mongover.cli.targets import complete_target
 from mongover.errors import MongoverError, UsageError
+from mongover.report import documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -178,7 +179,7 @@ def _goes_down(target: str) -> bool:
 
 
 def _direction(name: str) -> Any:
-    from mongover.history.record import Direction  # noqa: PLC0415 - keeps the help of a command light
+    from mongover.history.record import Direction
 
     return Direction(name)
 
@@ -186,7 +187,7 @@ def _direction(name: str) -> Any:
 @contextmanager
 def heard(app: App, migrator: Migrator) -> Iterator[dict[str, Any]]:
     """The listener and the stop of a command that waits for the lock, as keyword arguments."""
-    from mongover.running.stop import Stop  # noqa: PLC0415 - keeps the help of a command light
+    from mongover.running.stop import Stop
 
     stop, screen = Stop(), _screen(app, migrator)
     try:
@@ -197,7 +198,7 @@ def heard(app: App, migrator: Migrator) -> Iterator[dict[str, Any]]:
 
 
 def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_lines: bool) -> None:
-    from mongover.running.stop import Stop  # noqa: PLC0415 - keeps the help of a command light
+    from mongover.running.stop import Stop
 
     stop = Stop()
     listener = LineListener(app.output) if json_lines else _screen(app, migrator)
@@ -211,9 +212,9 @@ def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_li
     finally:
         listener.close()
     if json_lines:
-        app.output.document({"event": "result", **result.to_json()}, indent=None)
+        app.output.document({"event": "result", **documents.result_document(result)}, indent=None)
     elif app.settings.json:
-        app.output.document(result.to_json())
+        app.output.document(documents.result_document(result))
     if not json_lines:
         _tell_result(app, result)
 
@@ -264,7 +265,8 @@ def _show_losses(app: App, planned: Plan) -> None:
 
 
 def _show_plan(app: App, planned: Plan) -> None:
-    app.output.document(planned.to_json()) if app.settings.json else None
+    if app.settings.json:
+        app.output.document(documents.plan_document(planned, HERE))
     rows = [
         [
             "  apply" if step.direction == "up" else "  revert",

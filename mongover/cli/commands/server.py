@@ -15,6 +15,7 @@ from mongover.cli.screen.output import Paint
 from mongover.cli.screen.status import lock_line
 from mongover.cli.screen.text import duration
 from mongover.errors import Interrupted, UsageError
+from mongover.report import documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def lock(app: App) -> None:
     with app.migrator() as migrator:
         state = migrator.lock()
     if app.settings.json:
-        app.output.document({"lock": None if state is None else state.to_json()})
+        app.output.document(documents.lock_document(state))
         return
     if state is None or state.owner is None:
         app.output.data("nobody holds the lock")
@@ -62,7 +63,7 @@ def unlock(app: App, owner: str | None, yes: bool) -> None:  # noqa: FBT001 - a 
         state = migrator.lock()
         if state is None or state.owner is None:
             if app.settings.json:
-                app.output.document({"unlocked": False, "lock": None})
+                app.output.document({"unlocked": False, **documents.lock_document(None)})
             app.output.result("nobody holds the lock")
             return
         if not state.expired and owner is None:
@@ -70,7 +71,7 @@ def unlock(app: App, owner: str | None, yes: bool) -> None:  # noqa: FBT001 - a 
             owner = state.owner
         ended = migrator.unlock(owner=owner)
     if app.settings.json:
-        app.output.document({"unlocked": True, "lock": ended.to_json()})
+        app.output.document({"unlocked": True, **documents.lock_document(ended)})
     app.output.result(Paint("✓", "green"), f" the lock of {state.who()} was ended")
 
 
@@ -105,7 +106,7 @@ def doctor(app: App) -> int:
         source = migrator.config.source
         found = migrator.doctor()
     if app.settings.json:
-        app.output.document({"findings": [one.to_json() for one in found]})
+        app.output.document(documents.findings_document(found))
     app.output.data(Paint("✓", "green"), f" {'configuration':<15}", str(source or "no file"))
     for one in found:
         mark = Paint("✓", "green") if one.ok else Paint("✗", "red")
@@ -122,7 +123,7 @@ def mongod(app: App) -> int:
     Prints its URL; Ctrl-C stops it, once no other command uses it. The commands beside it attach
     to it at once.
     """
-    from mongover.database.embedded import open_embedded, parse_embedded  # noqa: PLC0415 - only this command needs it
+    from mongover.database.embedded import open_embedded, parse_embedded
 
     with app.migrator(needs_database=False) as migrator:
         if migrator.config.unready is not None:
@@ -170,7 +171,7 @@ def _tell_server(app: App, server: EmbeddedServer) -> None:
 
 
 def _watch(app: App, server: EmbeddedServer, ended: threading.Event) -> int:
-    from mongover.database.embedded import is_alive  # noqa: PLC0415 - only this command needs it
+    from mongover.database.embedded import is_alive
 
     while not ended.wait(LOOK_SECONDS):
         if not is_alive(server):

@@ -53,7 +53,7 @@ class Moving(Progress):
 
 def _counts(task: Task) -> bool:
     moment: Moment = task.fields["moment"]
-    return moment.done is not None
+    return moment.progress is not None
 
 
 def _state(task: Task) -> Text:

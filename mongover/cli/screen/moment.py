@@ -17,25 +17,19 @@ class Moment:
         self.label = label
         self.began = began
         self.told = began
-        self.done: int | None = None
-        self.total: int | None = None
-        self.rate: float | None = None  # as the operation tells it: by this attempt alone
-        self.left: float | None = None
+        self.progress: Progress | None = None  # as the operation told it last
         self.place: tuple[str, ...] = ()
 
     def advance(self, event: Progress) -> None:
         """The operation is as far as it says."""
-        self.done, self.total = event.done, event.total
-        self.rate, self.left = event.rate, event.left
-        self.place = place_words(event.ranges, event.ranges_done, event.reached)
+        self.progress, self.place = event, place_words(event)
 
 
-def place_words(
-    ranges: int | None, ranges_done: int | None, reached: str | None
-) -> tuple[str, ...]:
+def place_words(progress: Progress) -> tuple[str, ...]:
     """`3/8 ranges` where there are several, and `at _id 665f…` once a batch is done."""
+    ranges, reached = progress.ranges, progress.reached
     several = ranges is not None and ranges > 1
-    parts = [f"{number(ranges_done or 0)}/{number(ranges)} ranges"] if several else []
+    parts = [f"{number(progress.ranges_done or 0)}/{number(ranges)} ranges"] if several else []
     return (*parts, f"at _id {reached}") if reached else tuple(parts)
 
 
@@ -45,18 +39,21 @@ def progress_text(moment: Moment, now: float) -> str:
     `61 %, 512,400/840,112, 41,200/s, 8.0 s left, 3/8 ranges, at _id 665f…`
     """
     elapsed = max(now - moment.began, 0.0)
-    if moment.done is None:
+    progress = moment.progress
+    if progress is None:
         return f"running for {duration(elapsed)}"
-    rate = moment.rate or (moment.done / elapsed if elapsed else 0.0)
-    if not moment.total:
-        parts = [f"{number(moment.done)} documents", f"{number(round(rate))}/s"]
-        return ", ".join([*parts, *moment.place])
-    parts = [
-        f"{min(moment.done * 100 // moment.total, 100)} %",
-        f"{number(moment.done)}/{number(moment.total)}",
-        f"{number(round(rate))}/s",
-    ]
-    if rate:
-        rest = max(moment.total - moment.done, 0) / rate if moment.left is None else moment.left
-        parts.append(f"{duration(rest)} left")
+    # The operation tells its rate by this attempt alone.
+    rate = progress.rate or (progress.done / elapsed if elapsed else 0.0)
+    parts = [*done_words(progress), f"{number(round(rate))}/s"]
+    if progress.total and rate:
+        rest = max(progress.total - progress.done, 0) / rate
+        parts.append(f"{duration(rest if progress.left is None else progress.left)} left")
     return ", ".join([*parts, *moment.place])
+
+
+def done_words(progress: Progress) -> tuple[str, ...]:
+    """`61 %` and `512,400/840,112`, or `512,400 documents` where nobody knows of how many."""
+    done, total = progress.done, progress.total
+    if not total:
+        return (f"{number(done)} documents",)
+    return (f"{min(done * 100 // total, 100)} %", f"{number(done)}/{number(total)}")

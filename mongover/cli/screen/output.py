@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from mongover.cli.screen.text import clean
 from mongover.config.urls import redact
+from mongover.report.documents import Audience, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mongover.cli.options import Settings
     from mongover.errors import MongoverError, Where
 
@@ -210,8 +211,8 @@ class Output:
 
     def document(self, value: Any, *, indent: int | None = 2) -> None:
         """One JSON document on stdout."""
-        plain = plain_value(value, self.out.url)
-        self.out.write(to_json(plain, encoding=self.out.encoding, indent=indent) + "\n")
+        harmless = plain(value, lambda text: without_secrets(text, self.out.url))
+        self.out.write(to_json(harmless, encoding=self.out.encoding, indent=indent) + "\n")
 
     def error(self, error: MongoverError) -> None:
         """The block of an error on stderr, and with `--json` its document on stdout."""
@@ -238,7 +239,7 @@ class Output:
 
     def traceback(self, error: BaseException) -> None:
         """The traceback of an error, for those who asked for it."""
-        from traceback import format_exception  # noqa: PLC0415 - needed after a failure alone
+        from traceback import format_exception
 
         for line in "".join(format_exception(error)).splitlines():
             self.err.line(line)
@@ -259,21 +260,11 @@ def relative(path: Path) -> str:
         return str(path)
 
 
-def to_json(plain: Any, *, encoding: str = "utf-8", indent: int | None = None) -> str:
+# Who reads `--json` has the files and typed the URL: errors are told whole, paths can be opened.
+HERE: Final = Audience(told=str, path=relative)
+
+
+def to_json(value: Any, *, encoding: str = "utf-8", indent: int | None = None) -> str:
     """JSON of plain values that the encoding can carry."""
-    text = json.dumps(plain, ensure_ascii=False, indent=indent)
-    return text if _encodable(text, encoding) else json.dumps(plain, indent=indent)
-
-
-def plain_value(value: Any, url: str = "") -> Any:
-    """The value in JSON's own types, without secrets: times in ISO 8601, unknown types as text."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if value - value == 0 else str(value)  # infinities and NaN are no JSON
-    if isinstance(value, Mapping):
-        return {str(key): plain_value(item, url) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain_value(item, url) for item in value]
-    text = value.isoformat() if isinstance(value, date) else str(value)
-    return without_secrets(text, url)
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return text if _encodable(text, encoding) else json.dumps(value, indent=indent)

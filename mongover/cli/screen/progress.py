@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from contextvars import Context
-from dataclasses import asdict
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.cli.screen.moment import Moment, progress_text
-from mongover.cli.screen.output import Paint
+from mongover.cli.screen.output import HERE, Paint
 from mongover.cli.screen.text import count, duration, schema_name, shorten
 from mongover.cli.signals import Stage
+from mongover.report.documents import event_document
 from mongover.running import events
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Now:
         self._screen.line(f"{_INDENT}↻ {moment.label}: {progress_text(moment, now)}")
 
     def _move(self, moment: Moment) -> None:
-        from mongover.cli.screen.live import start_live  # noqa: PLC0415 - rich, only for what lasts
+        from mongover.cli.screen.live import start_live
 
         if self._live is None:
             self._erase()
@@ -136,11 +136,12 @@ class Now:
             self._update(self._live, moment)
 
     def _update(self, live: RichProgress, moment: Moment) -> None:
-        label = self._screen.compose(moment.label)
+        label, progress = self._screen.compose(moment.label), moment.progress
+        total, done = (None, 0) if progress is None else (progress.total, progress.done)
         if not live.tasks:
-            live.add_task(label, total=moment.total, completed=moment.done or 0, moment=moment)
+            live.add_task(label, total=total, completed=done, moment=moment)
             return
-        live.update(live.tasks[0].id, total=moment.total, completed=moment.done or 0)
+        live.update(live.tasks[0].id, total=total, completed=done)
 
 
 class RunScreen:
@@ -278,12 +279,7 @@ class LineListener:
     def __call__(self, event: events.Event) -> None:
         """Write one event."""
         self.stage = next_stage(self.stage, event)
-        self._output.document(event_document(event), indent=None)
+        self._output.document(event_document(event, HERE), indent=None)
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def event_document(event: events.Event) -> dict[str, Any]:
-    """`{"event": "StepStarted", …}` with the event's own fields."""
-    return {"event": type(event).__name__, **asdict(event)}

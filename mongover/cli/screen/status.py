@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mongover.cli.screen.moment import place_words
+from mongover.cli.screen.moment import done_words, place_words
 from mongover.cli.screen.output import Paint, place
 from mongover.cli.screen.text import (
     NOTHING,
@@ -108,17 +108,15 @@ def lock_line(lock: LeaseState) -> str:
 def running_line(one: Running) -> str:
     """`0006 runs: update users, 61 %, 512,400/840,112, 41,200/s, 8.0 s left, 3/8 ranges`."""
     verb = "runs" if one.direction == "up" else "is being reverted"
-    parts = [f"{one.revision} {verb}" + (f": {one.operation}" if one.operation else "")]
-    if one.done is not None and one.total:
-        parts.append(f"{min(one.done * 100 // one.total, 100)} %")
-        parts.append(f"{number(one.done)}/{number(one.total)}")
-    elif one.done is not None:
-        parts.append(f"{number(one.done)} documents")
-    if one.rate is not None:
-        parts.append(f"{number(round(one.rate))}/s")
-    if one.left is not None:
-        parts.append(f"{duration(one.left)} left")
-    return ", ".join([*parts, *place_words(one.ranges, one.ranges_done, one.reached)])
+    progress = one.progress
+    if progress is None:
+        return f"{one.revision} {verb}"
+    parts = [f"{one.revision} {verb}: {progress.operation}", *done_words(progress)]
+    if progress.rate is not None:
+        parts.append(f"{number(round(progress.rate))}/s")
+    if progress.left is not None:
+        parts.append(f"{duration(progress.left)} left")
+    return ", ".join([*parts, *place_words(progress)])
 
 
 def show_problems(output: Output, problems: Sequence[Problem], *, places: bool = False) -> None:

@@ -174,7 +174,7 @@ class _Walk:
         return done
 
     def _transact(self, span: Span) -> Done:
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import PyMongoError
 
         for attempt in range(_ATTEMPTS):
             try:
@@ -243,7 +243,7 @@ def write(db: Database[Any], command: Document, session: ClientSession | None) -
 
 def send(db: Database[Any], command: Document, session: ClientSession | None) -> Document:
     """As `write`, with the errors of single documents left in the reply."""
-    from pymongo.errors import WriteConcernError  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import WriteConcernError
 
     if session is None:
         command = {**command, "writeConcern": {"w": "majority"}}
@@ -259,7 +259,7 @@ def send(db: Database[Any], command: Document, session: ClientSession | None) ->
 
 def write_error(error: Document) -> Exception:
     """The driver's exception for one entry of `writeErrors`."""
-    from pymongo.errors import (  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import (
         DuplicateKeyError,
         WriteError,
     )

@@ -118,7 +118,7 @@ class NewFields(New):
 
     def operators(self) -> Any:
         """`$set` and `$unset`."""
-        from bson import encode  # noqa: PLC0415 - bson costs 50 ms
+        from bson import encode
 
         value = self.new[6:-1]
         operators = b"\x03$set\x00" + value if len(value) > _EMPTY else b""
@@ -151,7 +151,7 @@ class NewDocument(New):
 
     def operators(self) -> Any:
         """A pipeline: a plain replacement refuses names that begin with `$`."""
-        from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
+        from bson.raw_bson import RawBSONDocument
 
         return [{"$replaceWith": {"$literal": RawBSONDocument(self.new[6:-1])}}]
 
@@ -305,14 +305,14 @@ def bare(item: Item) -> Document:
 
 def in_bson(value: Any) -> bytes:
     """A value in BSON, to tell values and their types apart by."""
-    from bson import encode  # noqa: PLC0415 - bson costs 50 ms
+    from bson import encode
 
     return encode({"": value})
 
 
 def made(new: New, before: Document, options: Any) -> Document:
     """The document that a new value makes of `before`."""
-    import bson  # noqa: PLC0415 - costs 50 ms
+    import bson
 
     value: Any = bson.decode(new.new, options)[""]
     return new.put(before, value)
@@ -369,8 +369,8 @@ def _about_as_read(item: Item, fields: tuple[str, ...]) -> Document:
 
     With the whole of it the command could be larger than the server takes.
     """
-    import bson  # noqa: PLC0415 - costs 50 ms
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+    import bson
+    from bson.raw_bson import RawBSONDocument
 
     raw = RawBSONDocument(item.raw)
     size = {"$eq": [{"$bsonSize": "$$ROOT"}, len(item.raw)]}
@@ -407,7 +407,7 @@ def _array(elements: Iterable[bytes]) -> Document:
 
 
 def _raw(elements: bytes) -> Any:
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
+    from bson.raw_bson import RawBSONDocument
 
     return RawBSONDocument(_document(elements))
 

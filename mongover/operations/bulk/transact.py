@@ -35,8 +35,8 @@ def transact(session: ClientSession, work: Callable[[], T], *, landed: Callable[
 
 def _start(session: ClientSession) -> None:
     """Begin a transaction that sees one moment, and whose commit lasts."""
-    from pymongo import ReadPreference, WriteConcern  # noqa: PLC0415 - heavy, needed only to run
-    from pymongo.read_concern import ReadConcern  # noqa: PLC0415 - the same
+    from pymongo import ReadPreference, WriteConcern
+    from pymongo.read_concern import ReadConcern
 
     session.start_transaction(
         read_concern=ReadConcern("snapshot"),
@@ -46,7 +46,7 @@ def _start(session: ClientSession) -> None:
 
 
 def _commit(session: ClientSession, landed: Callable[[], bool]) -> None:
-    from pymongo.errors import PyMongoError  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import PyMongoError
 
     for attempt in range(_COMMITS):
         try:
