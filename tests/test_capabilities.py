@@ -18,6 +18,7 @@ from mongover.operations.base import Need
 from mongover.report.status import _documents_in
 from tests.operations_support import Desk, capabilities_of
 from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
+from tests.servers import ROOT
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -60,6 +61,17 @@ def test_what_is_lacking_is_named_with_the_version_that_has_it() -> None:
     )
     assert "a replica set has them" in old.lacks("transactions")
     assert Capabilities("6.0.5", "replica set").lacks("clustered collections") == ""
+
+
+def test_the_table_of_the_page_is_what_the_value_says() -> None:
+    page = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    versions = next(row for row in rows if row[-1:] == ["from"])[1:-1]
+    found = {row[0]: row[1:-1] for row in rows if row[:1] and row[0] in _SINCE}
+    assert set(_SINCE) - set(found) == {"transactions", "killSessions"}
+    for name, cells in found.items():
+        known = [Capabilities(version, "replica set") for version in versions]
+        assert [cell == "yes" for cell in cells] == [one.has(name) for one in known]  # type: ignore[arg-type]
 
 
 def test_what_was_asked_counts_before_the_version() -> None:
