@@ -109,6 +109,13 @@ LACKING = [
         "change-stream pre- and post-images",
         "6.0",
     ),
+    (
+        "create_collection",
+        ("a",),
+        {"change_stream_pre_and_post_images": False},
+        "change-stream pre- and post-images",
+        "6.0",
+    ),
     ("modify_collection", ("b",), {"capped_size": 4096}, "capped collection's size", "6.0"),
     ("set_validator", ("b", {"required": ["x"]}), {"level": "constraint"}, "errorAndLog", "9.0"),
     ("create_collection", ("a",), {"validation_level": "constraint"}, "errorAndLog", "9.0"),

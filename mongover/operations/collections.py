@@ -638,7 +638,7 @@ def _rounded(size: float) -> int:
 
 def _needs(options: Mapping[str, Any]) -> tuple[Need, ...]:
     """What options of a collection need that not every server has."""
-    off = (None, False, {"enabled": False})
+    off = (None, False)  # to say that images are off, a server must know of them
     found = [_NEEDS[name] for name, value in options.items() if name in _NEEDS and value not in off]
     if {options.get("validationLevel"), options.get("validationAction")} & _NEWER_VALIDATION:
         found.append("constraint, errorAndLog")
