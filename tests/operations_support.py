@@ -13,6 +13,7 @@ import bson
 from pymongo import WriteConcern
 
 from mongover.config.names import OwnCollections
+from mongover.database.server import describe_server
 from mongover.operations import Operations, Target
 from mongover.operations.base import Ticket
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
+    from mongover.database.capabilities import Capabilities
     from mongover.operations import Operation
     from mongover.operations.base import Advance, Former, Place, Stake
 
@@ -112,6 +114,7 @@ class Desk:
         db = db.client.get_database(db.name, write_concern=WriteConcern("majority", j=True))
         hello = db.client.admin.command("hello")
         options.setdefault("transactions", "setName" in hello)
+        options.setdefault("server", capabilities_of(db))
         self.target = Target(db, self.book, **options)
         self.op = Operations(self.target)
         self.db = db
@@ -133,6 +136,13 @@ def in_transaction(db: Database[dict[str, Any]], **options: Any) -> Iterator[Des
         desk.db = db
         yield desk
         session.commit_transaction()
+
+
+def capabilities_of(db: Database[dict[str, Any]]) -> Capabilities:
+    """What the server of a database can do."""
+    version = db.client.admin.command("buildInfo")["version"]
+    hello = db.client.admin.command("hello")
+    return describe_server(hello, version=version, fallback="").capabilities
 
 
 class Recorder(Operations):

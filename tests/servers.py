@@ -69,6 +69,7 @@ class Node:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mongover-test-")))
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    mongod: Path | None = None  # the program, where it is not that of all other tests
 
     @property
     def address(self) -> str:
@@ -98,7 +99,7 @@ class Node:
         data.mkdir(exist_ok=True)
         command = [
             *(sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT),
-            *(str(find_mongod(os.environ)), "--dbpath", str(data)),
+            *(str(self.mongod or find_mongod(os.environ)), "--dbpath", str(data)),
             *("--bind_ip", "127.0.0.1", "--port", str(self.port), "--nounixsocket", "--quiet"),
             *("--wiredTigerCacheSizeGB", "0.25"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
@@ -200,8 +201,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def run_standalone() -> Iterator[Server]:
-    node = Node()
+def run_standalone(mongod: Path | None = None) -> Iterator[Server]:
+    node = Node(mongod=mongod)
     try:
         node.start()
         url = f"mongodb://{node.address}/?directConnection=true&heartbeatFrequencyMS=500"
@@ -211,8 +212,8 @@ def run_standalone() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def run_replica_set() -> Iterator[Server]:
-    node = Node(("--replSet", SET_NAME, "--oplogSize", "64"))
+def run_replica_set(mongod: Path | None = None) -> Iterator[Server]:
+    node = Node(("--replSet", SET_NAME, "--oplogSize", "64"), mongod=mongod)
     try:
         node.start()
         initiate([node])

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from tests.servers import Server, ThreeNodes
 
 READS = {"find", "aggregate", "listCollections", "listIndexes", "count", "hello", "buildInfo"}
+READS |= {"killSessions"}  # of a session that nobody has: the doctor asks whether it can
 READS |= {"connectionStatus", "endSessions", "getMore", "ping"}
 
 

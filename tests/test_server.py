@@ -51,7 +51,7 @@ def test_a_real_server_says_what_it_is(any_server: Server) -> None:
     info = server.info()
     server.close()
     assert info.transactions is any_server.has_transactions
-    assert info.version.startswith("6.")
+    assert info.capabilities.supported
     assert info.writable
     assert any_server.node.address in info.address
     assert info.topology == any_server.kind.replace("_", " ")
@@ -95,7 +95,8 @@ def test_the_options_of_an_application_do_not_reach_a_migration() -> None:
     assert options.pool_options.socket_timeout is None
     assert options.pool_options.wait_queue_timeout is None
     assert options.pool_options.max_pool_size > 1
-    assert (options.retry_writes, options.retry_reads) == (True, True)
+    assert options.retry_reads is True
+    assert options.retry_writes is False  # some servers have none: that is for the URL to say
     assert options.server_selection_timeout == 3
     for holder in (server.records("_migrations"), server.database):
         assert holder.write_concern.document["w"] == "majority"

@@ -47,6 +47,8 @@ _LOG = "mongod.log"
 _GUARD, _USERS, _SERVER = "mongover.lock", "mongover.users", "mongover.server"
 _LONGEST_SOCKET_PATH = 107  # sun_path, without its closing zero
 _ANSWER_TIMEOUT = 2.0
+_NO_COMMAND = 59  # what servers before 4.4.2 say to `hello`, where no patch brought it
+_WIRE = 9  # the wire version of MongoDB 4.4
 _STOP_TIMEOUT = 30.0
 _POLL = 0.005
 _PACKAGES = {
@@ -435,6 +437,8 @@ def _peer(home: _Home) -> int | None:
 def _make_writable(home: _Home) -> bool:
     """Whether the server is a writable primary; a new one is told to become one."""
     hello = _command(home, {"hello": 1})
+    if hello.get("code") == _NO_COMMAND or hello.get("maxWireVersion", _WIRE) < _WIRE:
+        raise _too_old(home)
     if hello.get("isreplicaset") and "setName" not in hello:
         member = {"_id": 0, "host": _MEMBER}
         _command(home, {"replSetInitiate": {"_id": _SET_NAME, "members": [member]}})
@@ -461,6 +465,15 @@ def _command(home: _Home, command: dict[str, Any]) -> dict[str, Any]:
         except (ConnectionError, TimeoutError):
             return {}
     return bson.decode(document) if 0 < length == len(document) else {}
+
+
+def _too_old(home: _Home) -> EmbeddedError:
+    version = _command(home, {"buildInfo": 1}).get("version", "of an unknown version")
+    return EmbeddedError(
+        f"the embedded server in {home.folder} is MongoDB {version}, which is too old: "
+        "mongover needs 4.4.2 or newer",
+        hint="set MONGOVER_MONGOD to a newer mongod, or unset it and run: " + _INSTALL,
+    )
 
 
 def _silent(home: _Home, what: str) -> EmbeddedError:

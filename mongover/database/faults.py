@@ -193,6 +193,8 @@ def _translated(error: PyMongoError, address: str, timeout: float) -> MongoverEr
         InvalidURI,
     )
 
+    if isinstance(error, ConfigurationError) and (strange := _version_apart(error, address)):
+        return strange
     if isinstance(error, (ConfigurationError, InvalidURI, InvalidName)):
         return ConfigError(
             f"the driver refuses the configuration: {server_message(error)}",
@@ -211,6 +213,24 @@ def _translated(error: PyMongoError, address: str, timeout: float) -> MongoverEr
     return DatabaseError(
         f"{address} answered with an error: {prefix}{server_message(error)}",
         hint="`mongover doctor` looks at the server, `--debug` shows the trace",
+    )
+
+
+def _version_apart(error: PyMongoError, address: str) -> DatabaseError | None:
+    """The driver's refusal to speak with a server whose version is too far from its own."""
+    needed = re.search(
+        r"PyMongo (?:requires at least \d+ \((MongoDB [\d.]+)\)|only supp)", str(error)
+    )
+    if needed is None:
+        return None
+    if needed[1]:
+        return DatabaseError(
+            f"the MongoDB at {address} is too old: the driver speaks to {needed[1]} and newer",
+            hint=f"upgrade the server to {needed[1]} or newer",
+        )
+    return DatabaseError(
+        f"the MongoDB at {address} is too new for the installed driver",
+        hint="pip install --upgrade pymongo",
     )
 
 

@@ -12,6 +12,7 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from mongover.config.urls import redact
+from mongover.database.capabilities import Capabilities
 from mongover.database.command_watch import CommandWatch
 from mongover.database.faults import message_of
 from mongover.errors import ConfigError
@@ -39,6 +40,11 @@ class ServerInfo:
     transactions: bool
     writable: bool
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What its version and topology tell that it can do."""
+        return Capabilities(self.version, self.topology)
+
 
 class Server:
     """One client on one database, with majority concerns forced over those of the URL."""
@@ -58,6 +64,7 @@ class Server:
         self.watch = watch
         self.timeout = timeout
         self.address = alias or address  # for messages: the hosts of the URL, never credentials
+        self._info: ServerInfo | None = None
         self._alias = alias  # what people call it, where its own address says nothing to them
 
     @property
@@ -93,7 +100,12 @@ class Server:
         hello = self.client.admin.command("hello")
         version = self.client.admin.command("buildInfo")["version"]
         info = describe_server(hello, version=version, fallback=self.address)
-        return replace(info, address=self._alias) if self._alias else info
+        self._info = replace(info, address=self._alias) if self._alias else info
+        return self._info
+
+    def known(self) -> ServerInfo:
+        """What answered when it was last asked; only whether it can be written to may be old."""
+        return self._info or self.info()
 
     def close(self) -> None:
         """End the client's connections."""
@@ -110,7 +122,8 @@ def describe_server(hello: Mapping[str, Any], *, version: str, fallback: str) ->
     else:
         address, topology = me, "standalone"
     writable = bool(hello.get("isWritablePrimary", False))
-    return ServerInfo(address, version, topology, topology != "standalone", writable)
+    transactions = Capabilities(version, topology).transactions
+    return ServerInfo(address, version, topology, transactions, writable)
 
 
 def connect(url: str, database: str, *, timeout: float, alias: str = "") -> Server:
@@ -137,7 +150,7 @@ def connect(url: str, database: str, *, timeout: float, alias: str = "") -> Serv
             wTimeoutMS=0,
             minPoolSize=0,
             maxPoolSize=_CONNECTIONS,
-            retryWrites=True,
+            retryWrites=bool(parsed["options"].get("retryWrites", True)),  # some servers have none
             retryReads=True,
             w="majority",
             journal=True,

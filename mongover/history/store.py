@@ -113,6 +113,10 @@ class MockServer:
         version = self.client.server_info()["version"]
         return ServerInfo(self.address, version, "in memory", transactions=False, writable=True)
 
+    def known(self) -> ServerInfo:
+        """The same."""
+        return self.info()
+
     def kinds(self, names: Iterable[str]) -> Mapping[str, str]:
         """Which of the named collections exist."""
         known = set(self.database.list_collection_names())

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]
+Need = Literal[
+    "time series",
+    "clustered collections",
+    "pre-images",
+    "change of a capped size",
+    "TTL on a plain index",
+    "prepareUnique",
+    "constraint, errorAndLog",
+]
+"""What an operation may need that not every server has, as `Abilities` knows it."""
 Outcome = Literal["done", "unchanged", "warning"]
 T = TypeVar("T")
 TRANSACTION_HINT = "set `transaction = False` in the revision, or move this into one of its own"
@@ -233,6 +243,33 @@ def fresh_context(read: Callable[[], T], /) -> T:
     return contextvars.Context().run(read)
 
 
+class Abilities(Protocol):
+    """What the connected server can do."""
+
+    def has(self, feature: Need, /) -> bool:
+        """Whether it can do it."""
+        ...
+
+    def lacks(self, feature: Need, /) -> str:
+        """Why it cannot do it, with the version that can; empty where it can."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A server that nobody asked: it may have everything, and refuses by itself what it has not."""
+
+    def has(self, feature: Need, /) -> bool:
+        """It may."""
+        del feature
+        return True
+
+    def lacks(self, feature: Need, /) -> str:
+        """Nothing is known."""
+        del feature
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where and how operations run.
@@ -249,6 +286,7 @@ class Target:
         outside: Runs a read outside the bound session.
         created: The collections created in this transaction so far; the operations add to it.
         watch: Who is told of every operation before it, and may refuse it.
+        server: What the server can do: asked before anything is sent to it.
     """
 
     db: Database[Document]
@@ -262,6 +300,7 @@ class Target:
     outside: Outside = fresh_context
     created: set[str] = field(default_factory=set)
     watch: Watch | None = None
+    server: Abilities = Unasked()
 
     def namespace(self, collection: str) -> str:
         """`database.collection`, as messages name it."""
@@ -327,6 +366,11 @@ class Operation(ABC):
         if not self.repeatable and not self.exactly_once(target):
             return Stake("twice")
         return Stake("loss", self.proof(target)) if self.destructive else Stake()
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it needs that not every server has; without it nothing is sent."""
+        return ()
 
     @property
     def collections(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from mongover.operations.arguments import (
     source,
     spellings,
 )
-from mongover.operations.base import Document, Operation, Outcome, Target
+from mongover.operations.base import Document, Need, Operation, Outcome, Target
 from mongover.operations.ddl import ddl, stored_collection
 from mongover.operations.validation import as_validator, left_out_message, same_validator
 from mongover.operations.views import repoint, warn_of_readers
@@ -106,6 +106,14 @@ _COLLATION_DEFAULTS: Mapping[str, Any] = {
     "maxVariable": "punct",
 }
 _SIZE_UNIT = 256
+_NEEDS: Mapping[str, Need] = {
+    "timeseries": "time series",
+    "clusteredIndex": "clustered collections",
+    "changeStreamPreAndPostImages": "pre-images",
+    "cappedSize": "change of a capped size",
+    "cappedMax": "change of a capped size",
+}
+_NEWER_VALIDATION = frozenset({"constraint", "errorAndLog"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,11 @@ class CreateCollection(Operation):
         kinds = {"timeseries": "time series", "capped": "capped", "clusteredIndex": "clustered"}
         kind = next((f" {text}" for name, text in kinds.items() if self.options.get(name)), "")
         return one_line(f"collection {self.collection}{kind}")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What its options ask for."""
+        return _needs(self.options)
 
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """The options in Python's spelling."""
@@ -444,6 +457,11 @@ class ModifyCollection(Operation):
         """`modify collection users: cappedSize`."""
         return one_line(f"modify collection {self.collection}: {', '.join(self.options)}")
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What its options ask for."""
+        return _needs(self.options)
+
     def arguments(self) -> tuple[list[Any], Mapping[str, Any]]:
         """The options in Python's spelling."""
         return [self.collection], {snake(name): value for name, value in self.options.items()}
@@ -576,6 +594,15 @@ def _full(name: str, value: Any) -> Any:
 
 def _rounded(size: float) -> int:
     return -(-int(size) // _SIZE_UNIT) * _SIZE_UNIT
+
+
+def _needs(options: Mapping[str, Any]) -> tuple[Need, ...]:
+    """What options of a collection need that not every server has."""
+    off = (None, False)  # to say that images are off, a server must know of them
+    found = [_NEEDS[name] for name, value in options.items() if name in _NEEDS and value not in off]
+    if {options.get("validationLevel"), options.get("validationAction")} & _NEWER_VALIDATION:
+        found.append("constraint, errorAndLog")
+    return tuple(found)
 
 
 def _check_kinds(collection: str, options: Mapping[str, Any]) -> None:

@@ -584,19 +584,42 @@ class Operations:
 
     def _applied(self, operation: Operation) -> Outcome:
         target = self._target
+        lacking = _lacking(operation, target)
+        if lacking is not None:
+            return self._forgiven(operation, lacking)
         target.journal.begin(operation, operation.stake(target))
         try:
             with _translated(operation, target):
                 return operation.apply(target)
         except RevisionError as error:
-            if target.strict or target.transaction or not operation.creation:
+            try:
+                return self._forgiven(operation, error)
+            except RevisionError:
                 target.journal.broke_off(operation, error)
                 raise
-            target.journal.warning(f"{operation.describe()}: {error.message}")
-            return "warning"
         except BaseException as error:
             target.journal.broke_off(operation, error)
             raise
+
+    def _forgiven(self, operation: Operation, error: RevisionError) -> Outcome:
+        """A failed creation is a warning where the configuration says so; else it is raised."""
+        target = self._target
+        if target.strict or target.transaction or not operation.creation:
+            raise error
+        target.journal.warning(f"{operation.describe()}: {error.message}")
+        return "warning"
+
+
+def _lacking(operation: Operation, target: Target) -> OperationFailed | None:
+    """The refusal of an operation that needs what the server does not have; nothing is sent."""
+    lacks = next(filter(None, map(target.server.lacks, operation.needs)), "")
+    if not lacks:
+        return None
+    return OperationFailed(
+        f"{operation.describe()}: {lacks}",
+        hint="upgrade the server, or leave it out; `mongover doctor` lists what this one can do",
+        after="it was not sent: nothing was changed.",
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from mongover.operations.ddl import LOCK_CODES, ddl, patiently, stored_collectio
 from mongover.operations.duplicates import Duplicates, find_duplicates, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pymongo.errors import OperationFailure
 
@@ -319,7 +319,19 @@ def _normal_options(spec: Mapping[str, Any]) -> dict[str, Any]:
         }
         if normal["collation"] in ({}, {"locale": "simple"}):
             del normal["collation"]
+    if "wildcardProjection" in normal:
+        normal["wildcardProjection"] = dict(_projected(normal["wildcardProjection"]))
     return normal
+
+
+def _projected(projection: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, bool]]:
+    """The paths of a projection; MongoDB 5.0 lists it with nested names, booleans and `_id`."""
+    for name, value in projection.items():
+        path = f"{above}{name}"
+        if isinstance(value, dict):
+            yield from _projected(value, f"{path}.")
+        elif value or path != "_id":  # it is left out anyway
+            yield path, bool(value)
 
 
 def find_index(stored: Iterable[Document], wanted: str | Keys) -> Document | None:

@@ -37,9 +37,9 @@ from mongover.operations.index_builds import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from mongover.operations.base import Document, Operation, Outcome, Target
+    from mongover.operations.base import Document, Need, Operation, Outcome, Target
 
 KEPT = "the old index was kept."
 _IN_PLACE = frozenset({"expireAfterSeconds", "hidden", "unique", "prepareUnique"})
@@ -242,6 +242,8 @@ class Replacement:
 
     def change(self, old: Document, changes: dict[str, Any]) -> bool:
         """Change the old index by collMod; False where this server cannot."""
+        if not all(map(self.target.server.has, _needs(old, changes))):
+            return False
         changes = dict(changes)
         unique, prepared = changes.pop("unique", None), changes.pop("prepareUnique", None)
         with self.keeping(KEPT):
@@ -371,6 +373,15 @@ class Replacement:
                 raise
             ours.after = after
             raise ours from error
+
+
+def _needs(old: Document, changes: Mapping[str, Any]) -> tuple[Need, ...]:
+    """What collMod must be able to do for these changes."""
+    unique: tuple[Need, ...] = (
+        ("prepareUnique",) if {"unique", "prepareUnique"} & set(changes) else ()
+    )
+    new_ttl = "expireAfterSeconds" in changes and "expireAfterSeconds" not in old
+    return (*unique, "TTL on a plain index") if new_ttl else unique
 
 
 def _collated(index: Index, target: Target, collection: str) -> Index:

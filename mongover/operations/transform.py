@@ -253,6 +253,8 @@ class Transform(Operation):
     def _tell_rejected(self, target: Target, counts: Counts) -> None:
         if counts.rejected:
             noun = "document" if counts.rejected == 1 else "documents"
+            if counts.rejected == counts.walked:
+                noun = f"{noun}, all that there are,"
             target.journal.warning(
                 f"{counts.rejected:,} {noun} of {self.collection} could not be transformed by "
                 f"{self.name}: `mongover rejects` lists them"

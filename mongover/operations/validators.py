@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mongover.errors import InvalidDocuments
 from mongover.operations.arguments import check_choice, check_name, one_line, plain, source
-from mongover.operations.base import Document, Operation, Outcome, Target
+from mongover.operations.base import Document, Need, Operation, Outcome, Target
 from mongover.operations.collections import missing
 from mongover.operations.ddl import ddl, stored_collection
 from mongover.operations.duplicates import shown
@@ -16,8 +16,11 @@ from mongover.operations.validation import as_validator, left_out_message
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEVELS = ("strict", "moderate", "off")
-ACTIONS = ("error", "warn")
+LEVELS = ("strict", "moderate", "off", "constraint")
+ACTIONS = ("error", "warn", "errorAndLog")
+_NEWER = frozenset({"constraint", "errorAndLog"})
+_FOR_ALL = frozenset({"strict", "constraint"})  # documents that are there already must pass too
+_REFUSING = frozenset({"error", "errorAndLog"})
 ON_INVALID = ("refuse", "moderate", "warn")
 _SAMPLES = 3
 
@@ -74,6 +77,11 @@ class SetValidator(Operation):
             on_invalid=check_choice("on_invalid", on_invalid, ON_INVALID),
         )
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What its level and action ask for."""
+        return ("constraint, errorAndLog",) if {self.level, self.action} & _NEWER else ()
+
     def describe(self) -> str:
         """`validator on users`."""
         return one_line(f"validator on {self.collection}")
@@ -121,7 +129,7 @@ class SetValidator(Operation):
 
     def _decided(self, target: Target) -> SetValidator:
         """Itself, or what `on_invalid` makes of it."""
-        if self.level != "strict" or self.action != "error":
+        if self.level not in _FOR_ALL or self.action not in _REFUSING:
             return self
         count = target.db[self.collection].count_documents({"$nor": [self.validator]})
         if not count:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pymongo.errors import PyMongoError
 
+from mongover.database.capabilities import OLDEST, probe
 from mongover.database.faults import server_message, translate
 from mongover.database.server import Server
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from mongover.database.server import ServerInfo
     from mongover.history.store import Store
 
-_OLDEST: Final = (4, 4)
 _NEEDED: Final = frozenset(
     {
         "find", "insert", "update", "remove", "createCollection", "dropCollection", "createIndex",
@@ -36,7 +36,7 @@ class Finding:
 
 
 def examine(store: Store) -> Iterator[Finding]:
-    """Reach, version, topology, transactions, privileges and lease, as far as can be seen."""
+    """Reach, version, topology, what the server can do, privileges and lease, as far as seen."""
     server = store.server
     try:
         info = server.info()
@@ -49,15 +49,15 @@ def examine(store: Store) -> Iterator[Finding]:
     yield _writable(info)
     yield _transactions(info)
     if isinstance(server, Server):
+        yield from _features(server, info)
         yield _privileges(server)
         yield _lease(store)
 
 
 def _version(info: ServerInfo) -> Finding:
-    found = tuple(int(part) for part in info.version.split(".")[:2])
-    if found >= _OLDEST:
+    if info.capabilities.supported:
         return Finding("version", ok=True, detail=f"MongoDB {info.version}")
-    oldest = ".".join(map(str, _OLDEST))
+    oldest = ".".join(map(str, OLDEST))
     return Finding(
         "version",
         ok=False,
@@ -86,6 +86,18 @@ def _transactions(info: ServerInfo) -> Finding:
         detail="no: a standalone has none, so `transaction = True` is refused",
         hint="a replica set of one node has them: start mongod with --replSet rs0",
     )
+
+
+def _features(server: Server, info: ServerInfo) -> Iterator[Finding]:
+    """What the server can do: nothing here is wrong by itself, a revision may need it or not."""
+    try:
+        capabilities = probe(info.capabilities, server.database)
+    except PyMongoError as error:
+        yield Finding("features", ok=False, detail=server_message(error))
+        return
+    for name, _, detail in capabilities.table():
+        if name != "transactions":  # it has a finding of its own, with the way to have them
+            yield Finding(name, ok=True, detail=detail)
 
 
 def _privileges(server: Server) -> Finding:

@@ -157,9 +157,15 @@ def _survey(database: Any, name: str, kind: str | None) -> CollectionStatus:
     return CollectionStatus(
         name,
         exists=True,
-        documents=collection.estimated_document_count(),
+        documents=_documents_in(collection),
         indexes=sum(index != "_id_" for index in indexes),
     )
+
+
+def _documents_in(collection: Any) -> int:
+    """By the server's counter; after a kill it may be wrong, and where that shows, they count."""
+    estimated = int(collection.estimated_document_count())
+    return estimated if estimated >= 0 else int(collection.count_documents({}))
 
 
 def survey_lines(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mongover.history.changes import Attempt, History
     from mongover.history.effects import Ours
     from mongover.operations import Operation
-    from mongover.operations.base import Advance, Stake, Ticket
+    from mongover.operations.base import Abilities, Advance, Stake, Ticket
     from mongover.running.events import Listener
     from mongover.running.long_work import LongWork, Workplace
     from mongover.running.ownership import Ownership
@@ -71,6 +71,7 @@ class Surroundings:
     max_time_ms: int
     protected: Container[str]  # the collections that are mongover's own
     watch: CommandWatch  # of the driver's commands
+    server: Abilities  # what the server can do
     workplace: Workplace | None = None  # where long operations keep their checkpoints
     target: str = ""  # of the plan
     ours: Mapping[str, Ours] = field(default_factory=dict)  # by revision: what it has made

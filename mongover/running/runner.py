@@ -295,6 +295,7 @@ def _target(journal: StepJournal, around: Surroundings) -> Target:
         max_time_ms=around.max_time_ms,
         protected=around.protected,
         watch=journal.ownership,
+        server=around.server,
     )
 
 

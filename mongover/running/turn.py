@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mongover.config.config import Config
+    from mongover.database.capabilities import Capabilities
     from mongover.database.server import ServerInfo
     from mongover.history.changes import Change
     from mongover.history.record import Record
@@ -193,7 +194,7 @@ class Turn:
             self.store.rejects,
             revision,
             operations,
-            transactions=server.info().transactions,
+            transactions=server.known().transactions,
             check=check,
         )
 
@@ -289,12 +290,12 @@ class Turn:
         from mongover.running.runner import load_scripts, refuse_transactions, run_plan
 
         started, run = time.monotonic(), request.run or uuid4().hex
-        info = self.store.server.info()
+        info = self.store.server.known()
         refuse_transactions(plan, available=info.transactions)
         scripts = load_scripts(plan, project=self.config.root)
         self._refuse_losses(request, plan, held.known)
         around = replace(
-            self._surroundings(request, held, run=run, transactions=info.transactions),
+            self._surroundings(request, held, run=run, server=info.capabilities),
             ours=owners(plan, held.known, self.store.history.read_one),
         )
         _announce(plan, run, info, request.listener)
@@ -316,7 +317,7 @@ class Turn:
         refuse_losses(plan, self.losses(plan, known, request.allow_data_loss))
 
     def _surroundings(
-        self, request: Request, held: Held, *, run: str, transactions: bool
+        self, request: Request, held: Held, *, run: str, server: Capabilities
     ) -> Surroundings:
         from mongover.database.transaction import run_transaction
         from mongover.running.journal import Surroundings
@@ -341,7 +342,8 @@ class Turn:
             redact=self.redact,
             transact=transact,
             session=held.session,
-            transactions=transactions,
+            transactions=server.transactions,
+            server=server,
             strict=self.config.strict,
             max_time_ms=int(self.config.ddl_max_time * 1_000),
             protected=self.config.own,

@@ -99,20 +99,21 @@ def _ask(app: App, state: LeaseState, *, yes: bool) -> None:
 def doctor(app: App) -> int:
     """Look for what would stop a run.
 
-    Configuration, reach, version, topology, transactions, privileges and the lock; exit code 5
-    when one of them is not as it must be.
+    Configuration, reach, version, topology, what the server can do, privileges and the lock;
+    exit code 5 when one of them is not as it must be.
     """
     with app.migrator() as migrator:
         source = migrator.config.source
         found = migrator.doctor()
     if app.settings.json:
         app.output.document(documents.findings_document(found))
-    app.output.data(Paint("✓", "green"), f" {'configuration':<15}", str(source or "no file"))
+    wide = max(15, *(len(one.name) + 2 for one in found))
+    app.output.data(Paint("✓", "green"), f" {'configuration':<{wide}}", str(source or "no file"))
     for one in found:
         mark = Paint("✓", "green") if one.ok else Paint("✗", "red")
-        app.output.data(mark, f" {one.name:<15}", one.detail)
+        app.output.data(mark, f" {one.name:<{wide}}", one.detail)
         if one.hint and not one.ok:
-            app.output.data(" " * 17, "→ ", one.hint)
+            app.output.data(" " * (wide + 2), "→ ", one.hint)
     return 0 if all(one.ok for one in found) else _NOT_READY
 
 

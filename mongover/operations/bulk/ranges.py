@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
     from pymongo.collection import Collection
     from pymongo.database import Database
+    from pymongo.errors import OperationFailure
 
     from mongover.operations.base import Document
 
@@ -28,6 +29,7 @@ _SAMPLES_PER_PART: Final = 100
 _SAMPLE_SHARE: Final = 25  # the server's random cursor serves at most a twentieth of a collection
 _BATCH_BYTES: Final = 16 * 1024 * 1024
 _NO_COLLECTION: Final = frozenset({26, 27})
+_NO_STATISTICS: Final = 40280  # MongoDB 4.4 says so too where there is no collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,18 @@ def size_of(db: Database[Document], name: str) -> Size:
     try:
         found = list(db[name].aggregate([{"$collStats": {"storageStats": {}}}]))
     except OperationFailure as error:
-        if error.code in _NO_COLLECTION:
+        if error.code in _NO_COLLECTION or _is_missing(error):
             return Size(0, 0)
         raise
     stats = [row["storageStats"] for row in found]  # one per shard
-    documents = sum(int(one.get("count", 0)) for one in stats)
-    total = sum(int(one.get("size", 0)) for one in stats)
+    # After a kill the counters may be wrong, even below zero.
+    documents = max(0, sum(int(one.get("count", 0)) for one in stats))
+    total = max(0, sum(int(one.get("size", 0)) for one in stats))
     return Size(documents, total // documents if documents else 0)
+
+
+def _is_missing(error: OperationFailure) -> bool:
+    return error.code == _NO_STATISTICS and "not found" in str(error)
 
 
 def _kind(value: Any) -> type | None:

@@ -108,8 +108,7 @@ class NewFields(New):
     def either(self, same: Document, new: Document) -> Document:
         """Of the whole document, with the others as they are there."""
         new = {"$mergeObjects": ["$$ROOT", new]}
-        for name in self.gone:
-            new = {"$unsetField": {"field": {"$literal": name}, "input": new}}
+        new = _without(self.gone, new) if self.gone else new
         return {"$cond": [same, new, "$$ROOT"]}
 
     def put(self, before: Document, value: Any) -> Document:
@@ -346,10 +345,18 @@ def _found(items: Sequence[Item], guard: Guard) -> Document:
     return {"$let": {"vars": {"place": place}, "in": value}}
 
 
+def _without(names: tuple[str, ...], document: Document) -> Document:
+    """The document without some fields, in words that MongoDB 4.4 has as well."""
+    other = {"$not": {"$in": ["$$field.k", {"$literal": list(names)}]}}
+    pairs = {"$filter": {"input": {"$objectToArray": document}, "as": "field", "cond": other}}
+    return {"$arrayToObject": pairs}
+
+
 def _same(old: Document, fields: tuple[str, ...]) -> Document:
     """The expression for a document that is what was read; only `fields` of it, if any."""
     if not fields:
-        return {"$eq": ["$$ROOT", old]}
+        # Before MongoDB 6.0 a query refuses $eq of $$ROOT and a constant.
+        return {"$eq": [{"$cmp": ["$$ROOT", old]}, 0]}
     conditions = [{"$eq": [f"${name}", f"$$old.{name}"]} for name in fields]
     return {"$let": {"vars": {"old": old}, "in": {"$and": conditions}}}
 
@@ -381,9 +388,16 @@ def _about_as_read(item: Item, fields: tuple[str, ...]) -> Document:
         weight = len(bson.encode({name: value})) + _OVERHEAD
         if weight < _LARGE // 100 and weight < room:
             room -= weight
-            field_now = {"$getField": {"$literal": name}}
-            conditions.append({"$eq": [field_now, {"$literal": value}]})
+            conditions.append(_has(name, value))
     return {"$and": conditions}
+
+
+def _has(name: str, value: Any) -> Document:
+    """The expression for a document with this value in a field at the top, whatever its name."""
+    if name and "." not in name and not name.startswith("$"):
+        return {"$eq": [f"${name}", {"$literal": value}]}
+    field = {"k": name, "v": value}
+    return {"$in": [{"$literal": field}, {"$objectToArray": "$$ROOT"}]}
 
 
 # -- put together from BSON, which is not decoded and encoded again ---------------------------

@@ -7,6 +7,7 @@ it was read, and lands only where that is still so.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 _ROUNDS: Final = 200
 _TOO_MUCH: Final = frozenset({15, 10334})  # nested too deeply, or too large, for one command
+_OF_THE_COMMAND: Final = frozenset({168, 16409, 17276, 31325, 40324})
+"""What the server says of a statement as it is written: any other document would meet it too."""
 
 
 @dataclass(slots=True)
@@ -113,6 +116,7 @@ class InSnapshot:
         else:
             if not reply.get("writeErrors"):
                 return int(reply["nModified"])
+            _check_readable(self._spec, reply["writeErrors"])
             self.check_size(reply["writeErrors"][0], size)
         self._singly = True
         raise SmallerBatch(size)
@@ -143,6 +147,7 @@ class InSnapshot:
         reply = self._run(statements, session, delete=delete)
         if reply.get("writeErrors"):
             # The transaction is gone with the error; near bad documents there may be more of them.
+            _check_readable(self._spec, reply["writeErrors"])
             first = reply["writeErrors"][0]
             if session is not None:
                 self.check_size(first, size)
@@ -243,6 +248,7 @@ class Guarded:
     def _judge(
         self, items: Sequence[Item], reply: Document, witness: str, unsure: list[Item]
     ) -> Counts:
+        _check_readable(self._spec, reply.get("writeErrors", ()))
         deleted = isinstance(items[0].fate, Deletion)
         for error in reply.get("writeErrors", ()):
             item, reject = items[int(error["index"])], refused(error)
@@ -309,6 +315,22 @@ def refused(error: Document) -> Reject:
     if code in {10334, 17419, 17420}:
         return Reject("BSONObjectTooLarge", code, "it would be larger than 16 MB")
     return Reject("WriteError", code, f"the server refused it with {code}")
+
+
+def _check_readable(spec: Spec, errors: Sequence[Document]) -> None:
+    """Stop at what is no fault of a document, whatever the policy for documents is."""
+    for error in errors:
+        if error.get("code") not in _OF_THE_COMMAND:
+            continue
+        word = re.search(r"'(\${1,2}\w+)'", str(error.get("errmsg", "")))
+        about = f": it does not know {word[1]}" if word else ""
+        raise OperationFailed(
+            f"the server cannot read what {spec.name} makes of {spec.collection}{about}",
+            notes=(f"server: {error['code']}, which is no fault of a single document",),
+            hint="write the update in words that this version of MongoDB has, or return the whole "
+            "new document; on_error is for documents, and does not help here",
+            after="every batch before it is done and recorded.",
+        )
 
 
 def _not_written(spec: Spec, item: Item, reject: Reject) -> OperationFailed:
