@@ -111,7 +111,7 @@ class Computing:
         elif isinstance(result, list):
             self._refuse_odd(found)
             item.update = [self._raw(stage) for stage in result]
-        elif is_operators(result):
+        elif is_operators(result, lambda: found.before):
             plain = plain_fields(result)
             if plain is None or self._hidden(plain):
                 item.update = self._raw(result)
@@ -139,7 +139,7 @@ class Computing:
                     f"{spec.model_to.__name__}"
                 )
             result = untyped(found.before, old, result, keep=spec.keep)
-        return check_result(result, spec.name)
+        return check_result(result, spec.name, lambda: found.before)
 
     def _compare(self, item: Item, found: Found, result: Document) -> None:
         """Take the difference to the document as it was read."""
