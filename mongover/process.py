@@ -33,6 +33,29 @@ _SIGNALS: Final = ("SIGINT", "SIGTERM")
 
 
 @contextmanager
+def held_back() -> Iterator[None]:
+    """Hold Ctrl-C back from this thread, and for good from the processes that it starts.
+
+    A new process can ignore the signal only once its first imports are done; until then it would
+    die of it. One that came meanwhile is heard when the block has ended.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through() -> None:
+    """Let Ctrl-C reach this thread again, in a process that was started with it held back."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
 def told_of_shutdown(tell: Callable[[], None], *, later: bool) -> Iterator[None]:
     """Call `tell` on SIGINT and SIGTERM for as long as the block lasts.
 

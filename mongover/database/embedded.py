@@ -51,6 +51,7 @@ _NO_COMMAND = 59  # what servers before 4.4.2 say to `hello`, where no patch bro
 _WIRE = 9  # the wire version of MongoDB 4.4
 _STOP_TIMEOUT = 30.0
 _POLL = 0.005
+_PRIVATE = 0o700
 _PACKAGES = {
     "libcurl.so.4": "libcurl4",
     "libssl.so.3": "libssl3",
@@ -247,13 +248,23 @@ def _opened(folder: Path) -> Iterator[_Home]:
 
 
 def _make_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(folder)
     names = {entry.name for entry in folder.iterdir()}
     if names and not names & {_GUARD, "WiredTiger", "mongod.lock"}:
         raise EmbeddedError(
             f"the folder {folder} holds other files than a database's",
             hint="name an empty folder, or one that does not exist yet, in `url`",
         )
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for its owner alone."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another user of it is as quick
+            each.mkdir(mode=_PRIVATE)
+            each.chmod(_PRIVATE)  # the umask may have taken the owner's own rights away
+    folder.mkdir(exist_ok=True)  # says why, where it is something else than a folder
 
 
 def _reason(error: Exception) -> str:
@@ -331,6 +342,9 @@ def _command_line(environ: Mapping[str, str], cache_gb: float) -> list[str]:
     return [
         str(find_mongod(environ)),
         *("--dbpath", ".", "--bind_ip", _MEMBER, "--replSet", _SET_NAME, "--quiet"),
+        # Ours is made by `bind_ip`. Without this it would make /tmp/mongodb-27017.sock as well, out
+        # of the hands of whatever server listens there.
+        "--nounixsocket",
         *("--oplogSize", "16", "--wiredTigerCacheSizeGB", str(cache_gb)),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         *("--wiredTigerEngineConfigString", f"{journal},session_max=300"),

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
 from mongover.database.faults import code_of, is_unsure
 from mongover.errors import DatabaseError, RecordConflict
@@ -119,6 +119,14 @@ class MongoHistory:
                 raise _too_large(error, changes) from error
             index = error.details["writeErrors"][0]["index"]
             raise self._conflict(changes[index], session) from error
+        except (OperationFailure, DocumentTooLarge) as error:
+            if isinstance(error, OperationFailure) and error.code not in _BSON_LIMIT:
+                raise
+            # The whole command was refused. What comes before the change at fault is made anyway.
+            if len(changes) == 1:
+                raise _not_storable(changes[0]) from error
+            for change in changes:
+                self._send([change], session)
 
     def _conflict(self, change: Change, session: ClientSession | None) -> RecordConflict:
         # In a transaction the failed write ended it, so nothing can be read there any more.
@@ -132,9 +140,12 @@ class MongoHistory:
 def _too_large(error: BulkWriteError, changes: Sequence[Change]) -> Exception:
     if code_of(error) not in _BSON_LIMIT:
         return error
-    names = ", ".join(change.revision for change in changes)
+    return _not_storable(changes[error.details["writeErrors"][0]["index"]])
+
+
+def _not_storable(change: Change) -> DatabaseError:
     return DatabaseError(
-        f"the record of {names} would be larger than the server's 16 MB",
+        f"the record of {change.revision} would be larger than the server's 16 MB",
         hint="make the revision file smaller: load large data from a file of its own",
     )
 

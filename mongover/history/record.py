@@ -25,6 +25,7 @@ _Member = TypeVar("_Member", bound=StrEnum)
 TOOL: Final = "mongover"
 FORMAT: Final = 1
 LOG_LIMIT: Final = 1_000
+SOURCE_LIMIT: Final = 14_000_000  # bytes; a document holds 16 MB, and the log is one of its parts
 
 
 class State(StrEnum):

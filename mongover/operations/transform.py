@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
+import time
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -20,7 +28,7 @@ from mongover.operations.bulk.compute import Spec
 from mongover.operations.bulk.ranges import cut, exact, last_id, size_of
 from mongover.operations.bulk.server_side import Supervisor, let_end
 from mongover.operations.bulk.worker import BATCH, Transforming
-from mongover.process import collect_seldom
+from mongover.process import collect_seldom, held_back, let_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -287,15 +295,36 @@ class Transform(Operation):
             pace=self.pace.share(workers) if self.pace else None,
         )
         count = min(workers, max(1, supervisor.checkpoints.unfinished()))
-        with _pool(self.executor, count) as pool:
-            futures = [pool.submit(run_task, task) for _ in range(count)]
+        with _pool(self.executor, count) as pool, self._alive(target):
+            with held_back() if self.executor is None else nullcontext():
+                futures = [pool.submit(run_task, task) for _ in range(count)]
             _attend(futures, target, supervisor)
         if supervisor.checkpoints.unfinished():
-            raise OperationFailed(
-                f"{self.describe()}: a worker ended before its work was done",
-                hint="look for a killed process (memory?), then run again: it goes on",
-                after="every finished batch is recorded.",
-            )
+            raise self._worker_gone()
+
+    @contextmanager
+    def _alive(self, target: Target) -> Iterator[None]:
+        """Take workers that die at a stop for that stop: a signal may reach their whole group."""
+        try:
+            yield
+        except BrokenExecutor as broken:
+            time.sleep(_POLL)  # the same signal may be on its way to this process
+            try:
+                target.journal.edge()
+            except BaseException as stop:
+                if isinstance(stop, Exception):
+                    raise
+                # As a stop at any other place: one between two batches would promise that no
+                # batch is half done, and a worker may have died in the middle of its own.
+                raise type(stop)(*stop.args) from broken
+            raise self._worker_gone() from broken
+
+    def _worker_gone(self) -> OperationFailed:
+        return OperationFailed(
+            f"{self.describe()}: a worker ended before its work was done",
+            hint="look for a killed process (memory?), then run again: it goes on",
+            after="every finished batch is recorded.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,6 +416,7 @@ def _follow_parent() -> None:
     collect_seldom()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    let_through()  # a Ctrl-C that came before this function is forgotten now
     threading.Thread(target=watch, daemon=True).start()
 
 

@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from mongover.errors import InvalidRevision, Where, did_you_mean
+from mongover.history.record import SOURCE_LIMIT
 from mongover.operations import Operations
 from mongover.operations.bulk.pace import PaceOptions
 from mongover.operations.collections import CREATE_OPTIONS, MODIFY_OPTIONS
@@ -49,12 +50,14 @@ _SELF: Final = 1  # arguments of a verb that no caller gives
 def find_faults(revision: Revision) -> list[InvalidRevision]:
     """Everything for which the file's code cannot run, in the order of its lines.
 
-    A syntax error anywhere, a missing `upgrade`, functions that cannot be called with `op`, and
-    names and arguments that `op` does not take, in them and in what they hand `op` to.
+    A text too large for a record, a syntax error anywhere, a missing `upgrade`, functions that
+    cannot be called with `op`, and names and arguments that `op` does not take, in them and in
+    what they hand `op` to.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an odd escape in a user's string
         try:
+            refuse_large(revision)
             compile_script(revision)
         except InvalidRevision as error:
             return [error]
@@ -62,6 +65,22 @@ def find_faults(revision: Revision) -> list[InvalidRevision]:
     found = [fault for name in _NAMES for fault in _shape_faults(text, name)]
     found += _misuses(text, _NAMES)
     return sorted(found, key=lambda error: (error.where and error.where.line) or 0)
+
+
+def refuse_large(revision: Revision) -> None:
+    """Refuse a revision whose text its record could not hold.
+
+    Raises:
+        InvalidRevision: it is larger than `SOURCE_LIMIT`.
+    """
+    size = len(revision.source.encode("utf-8", "backslashreplace"))
+    if size > SOURCE_LIMIT:
+        raise InvalidRevision(
+            f"{revision.path.name} has {size / 1_000_000:,.1f} MB: its record keeps the text, and "
+            f"has room for {SOURCE_LIMIT / 1_000_000:,.1f} MB",
+            hint="load large data from a file of its own",
+            where=Where(revision.path),
+        )
 
 
 def refuse_misuse(revision: Revision, function: str) -> None:

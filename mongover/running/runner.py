@@ -23,7 +23,7 @@ from mongover.history.record import Direction, State
 from mongover.operations import Operations, Target
 from mongover.planning.plan import subject_of
 from mongover.running import events
-from mongover.running.bodies import refuse_misuse
+from mongover.running.bodies import refuse_large, refuse_misuse
 from mongover.running.failure import explain_failure, lost_record, stopped_between, way_on
 from mongover.running.journal import StepJournal
 from mongover.running.long_work import LongWork
@@ -50,9 +50,11 @@ def load_scripts(plan: Plan, *, project: Path) -> list[Script]:
     """Every script of the plan, imported before the first one runs; `project` is importable.
 
     Raises:
-        InvalidRevision: one cannot be imported, lacks what the plan needs of it, or asks of `op`
-            what it has not.
+        InvalidRevision: one is too large for its record, cannot be imported, lacks what the plan
+            needs of it, or asks of `op` what it has not.
     """
+    for step in plan.steps:
+        refuse_large(step.revision)
     scripts = [load_script(step.revision, paths=(project,)) for step in plan.steps]
     for step in plan.steps:
         refuse_misuse(step.revision, "upgrade" if step.direction is Direction.UP else "downgrade")

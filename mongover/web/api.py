@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from mongover.migrator import RunResult
+    from mongover.running.request import RunResult
     from mongover.web.runs import Run
     from mongover.web.service import StartUp
 
@@ -438,7 +438,7 @@ def _add_writes(router: APIRouter, service: Service, do: Endpoints) -> None:
                     "model": models.MigrationRun,
                     "description": "Begun; `Location` is where to look after it",
                 },
-                **_answers(400, 401, 403, 409, 413, 415, 422, 429, 500, 503, *more),
+                **_answers(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503, *more),
             },
             dependencies=[Security(_bearer("migrationsToken", WRITE_VARIABLE))],
             route_class_override=guarded(service, Scope.WRITE),
@@ -465,6 +465,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     401: "No token, or a wrong one",
     403: "Writes are off, the token may only read, or the Origin is foreign",
     404: "There is no such thing",
+    408: "The body did not come in time",
     409: "The lock is held, or history and files disagree",
     413: "The body is too large",
     415: "The body is not JSON",

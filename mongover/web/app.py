@@ -18,7 +18,8 @@ from mongover.errors import UsageError
 from mongover.version import __version__
 from mongover.web.api import PREFIX, migrations_router
 from mongover.web.auth import READ_VARIABLE, WRITE_VARIABLE, Tokens
-from mongover.web.guard import HEADERS, answer, problem_for
+from mongover.web.connections import limits_of_process, protocol
+from mongover.web.guard import HEADERS, KnownHosts, answer, problem_for
 from mongover.web.problems import Redaction
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mongover.web")
 
+_BACKLOG: Final = 128
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -54,9 +56,12 @@ def create_app(
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would lead to whatever server the Host header names
     )
     app.include_router(migrations_router(migrator, hosts=hosts, environ=environ))
     redaction = Redaction(migrator.config)
+    if hosts is not None:  # the document, and what is nowhere, have no guard of their own
+        app.add_middleware(KnownHosts, hosts=frozenset(hosts))
 
     async def no_route(request: Request, error: Exception) -> Response:
         del request
@@ -119,6 +124,7 @@ def serve(
     variables = os.environ if environ is None else environ
     refuse_open_server(host, Tokens.from_environ(variables))
     app = create_app(migrator, hosts=allowed_hosts(host, hosts), environ=variables)
+    limits = limits_of_process()
     with listen(host, port) as listener:
         config = uvicorn.Config(
             app,
@@ -126,13 +132,27 @@ def serve(
             port=listener.getsockname()[1],
             log_config=LOGGING,
             server_header=False,
+            http=protocol(limits),
+            ws="none",
+            # asyncio takes in as many at a time before it looks at the first of them.
+            backlog=limits.burst,
             proxy_headers=False,  # the brake on wrong tokens counts peers, not what a header says
         )
         _leave_quietly()
-        server = uvicorn.Server(config)  # from here on LOGGING counts
+        server = _Server(config)  # from here on LOGGING counts
         logger.info("running on %s with everything below %s", base_url(listener), PREFIX)
         server.run(sockets=[listener])
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Lets the kernel keep more connections waiting than are taken in at a time."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(_BACKLOG)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -144,7 +164,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
-        return socket.create_server(address, family=family, backlog=128)
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as error:
         raise UsageError(
             f"cannot listen on {host} port {port}: {error.strerror or error}",
@@ -170,6 +190,7 @@ LOGGING: Final[dict[str, Any]] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
+    "filters": {"seldom": {"()": "mongover.web.connections.Seldom"}},
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
@@ -181,5 +202,13 @@ LOGGING: Final[dict[str, Any]] = {
         "mongover": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn.access": {"level": "WARNING"},
+        "uvicorn.error": {"filters": ["seldom"]},
+        "mongover.web.connections": {"filters": ["seldom"]},
+        "asyncio": {
+            "handlers": ["stderr"],
+            "level": "WARNING",
+            "filters": ["seldom"],
+            "propagate": False,
+        },
     },
 }

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib import resources
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the endpoints' annotations
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from mongover.web.auth import Scope
 from mongover.web.guard import guarded
@@ -92,6 +93,24 @@ def add_dashboard(router: APIRouter, service: Service) -> None:
             response_model=None,
             route_class_override=guarded(service, Scope.OPEN),
         )
+
+    if router.prefix:  # left to the application, it would lead to where the Host header says
+        router.add_api_route(
+            "",
+            _to_page,
+            methods=["GET", "HEAD"],
+            name="mongover-dashboard",
+            include_in_schema=False,
+            response_model=None,
+            route_class_override=guarded(service, Scope.OPEN),
+        )
+
+
+async def _to_page(request: Request) -> Response:
+    """To the page by a relative address: right behind any proxy, and on no other server."""
+    name = quote(request.scope["path"].rpartition("/")[2])
+    query = request.scope["query_string"].decode("latin-1")
+    return RedirectResponse(f"./{name}/?{query}" if query else f"./{name}/")
 
 
 class _Sender:

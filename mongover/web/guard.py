@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+import anyio
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -31,7 +32,8 @@ from mongover.web.problems import MEDIA_TYPE, SERVER_ERROR, Problem, Refusal, pr
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-    from starlette.types import Receive, Send
+    from starlette.types import ASGIApp, Receive, Send
+    from starlette.types import Scope as Scope_
 
     from mongover.web.problems import Redaction
     from mongover.web.service import Options, Service
@@ -89,8 +91,7 @@ def guarded(service: Service, needed: Scope) -> type[APIRoute]:
 async def _pass(service: Service, needed: Scope, request: Request, inner: Handler) -> Response:
     try:
         check(service, needed, request)
-        limit = service.options.body_limit
-        response = await inner(Request(request.scope, _bounded(request.receive, limit)))
+        response = await inner(Request(request.scope, _bounded(request.receive, service.options)))
     except Exception as error:  # noqa: BLE001 - the one boundary: every error becomes an answer
         response = answer(problem_for(error, service.redaction))
     return _secured(response)
@@ -140,6 +141,7 @@ def _of_http(error: HTTPException) -> Problem:
 _TITLES: Final[Mapping[int, tuple[str, str]]] = {
     404: ("not-found", "There is nothing at this address"),
     405: ("wrong-method", "The method is not allowed here"),
+    408: ("too-slow", "The body did not come in time"),
     413: ("too-large", "The body is too large"),
 }
 
@@ -159,19 +161,37 @@ def check(service: Service, needed: Scope, request: Request) -> None:
     Raises:
         Refusal: it may not pass.
     """
-    _check_host(service.options, request)
+    _check_host(service.options.hosts, request)
     if needed is Scope.WRITE:
         _check_origin(service.options, request)
     _check_token(service, needed, request)
     _check_body(service.options, request)
 
 
-def _check_host(options: Options, request: Request) -> None:
+class KnownHosts:
+    """Middleware that refuses foreign names for every address, also where there is nothing."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer with a problem."""
+        if scope["type"] == "http":
+            try:
+                _check_host(self._hosts, Request(scope))
+            except Refusal as refusal:
+                await _secured(answer(refusal.problem))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _check_host(hosts: frozenset[str] | None, request: Request) -> None:
     """Refuse names that are not ours: a page elsewhere may let its own name point at us."""
-    if options.hosts is None:
+    if hosts is None:
         return
     given = request.headers.getlist("host")
-    if len(given) != 1 or host_name(given[0]) not in options.hosts:
+    if len(given) != 1 or host_name(given[0]) not in hosts:
         raise Refusal(
             Problem(
                 400,
@@ -309,16 +329,30 @@ def _too_large(limit: int) -> HTTPException:
     return HTTPException(413, f"a body may have at most {limit:,} bytes")
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """The same messages, until the body is longer than the limit, whatever its header said."""
-    total = 0
+def _too_slow(seconds: float) -> HTTPException:
+    text = f"a body must come within {seconds:g} s"
+    return HTTPException(408, text, headers={"Connection": "close"})
+
+
+def _bounded(receive: Receive, options: Options) -> Receive:
+    """The same messages, until the body is too long or too late, whatever its header said."""
+    limit, seconds = options.body_limit, options.body_seconds
+    total, more = 0, True
+    deadline = anyio.current_time() + seconds
 
     async def next_message() -> MutableMapping[str, Any]:
-        nonlocal total
-        message = await receive()
+        nonlocal total, more
+        if not more:  # all that can follow is the end of the connection, and that may take long
+            return await receive()
+        # FastAPI lets this very class of errors pass; all others become its own error 400.
+        try:
+            with anyio.fail_after(max(0.0, deadline - anyio.current_time())):
+                message = await receive()
+        except TimeoutError:
+            raise _too_slow(seconds) from None
         total += len(message.get("body", b""))
+        more = bool(message.get("more_body", False))
         if total > limit:
-            # FastAPI lets this very class pass; all others become its own error 400.
             raise _too_large(limit)
         return message
 

@@ -48,6 +48,7 @@ class Options:
         hosts: The names that the `Host` header may hold, without ports; None allows any.
         origins: Origins beside the server's own that may send writes (`https://app.example`).
         body_limit: The longest body in bytes.
+        body_seconds: How long a body may take to come.
         heartbeat: Seconds between two signs of life in a quiet stream of events.
         followers: How many may follow the events at once.
     """
@@ -56,6 +57,7 @@ class Options:
     hosts: frozenset[str] | None = None
     origins: frozenset[str] = frozenset()
     body_limit: int = 16 * 1024
+    body_seconds: float = 20.0
     heartbeat: float = 15.0
     followers: int = 64
 

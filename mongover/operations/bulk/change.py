@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mongover.errors import OperationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from mongover.operations.base import Document
 
@@ -24,6 +24,12 @@ class Verdict(Enum):
 DELETE: Final = Verdict.DELETE
 _ATOMS: Final = frozenset({str, int, bool, bytes, datetime, type(None)})
 _MISSING: Final = object()
+_OPERATORS: Final = frozenset(
+    {
+        *("$set", "$unset", "$inc", "$mul", "$min", "$max", "$rename", "$currentDate", "$bit"),
+        *("$setOnInsert", "$push", "$pop", "$pull", "$pullAll", "$addToSet"),
+    }
+)
 
 
 @dataclass(slots=True)
@@ -215,13 +221,15 @@ def _at(value: Any, path: str, missing: object | None) -> Any:
     return value
 
 
-def check_result(result: Any, name: str) -> Any:
-    """What a function returned, or OperationFailed when it is nothing that can be written."""
+def check_result(result: Any, name: str, before: Callable[[], Mapping[str, Any]]) -> Any:
+    """What a function made of `before`, or OperationFailed when it is nothing that can be written.
+
+    Names that begin with `$` are operators, except those that the document itself had at its top.
+    """
     if result is None or result is DELETE or _is_document(result):
         return result
     if isinstance(result, dict):
-        signs = {key[:1] == "$" if type(key) is str else None for key in result}
-        if len(signs) != 1 or None in signs:
+        if not result or not all(map(_is_text, result)) or _is_mixed(result, before):
             raise OperationFailed(
                 f"{name} returned {_odd(result)}",
                 hint="return the whole new document, or operators alone; None leaves it as it is",
@@ -245,17 +253,34 @@ def _is_document(result: Any) -> bool:
         return False
 
 
+def _is_text(name: Any) -> bool:
+    return type(name) is str
+
+
+def _is_mixed(result: Mapping[str, Any], before: Callable[[], Mapping[str, Any]]) -> bool:
+    """Whether it names operators and fields, and the operators are none of the document's fields.
+
+    A field whose name begins with `$` is written where the document had it; a new one is taken for
+    an operator that was mistyped.
+    """
+    signed = [name for name in result if name[:1] == "$"]
+    return 0 < len(signed) < len(result) and not before().keys() >= set(signed)
+
+
 def _odd(result: Mapping[Any, Any]) -> str:
     if not result:
         return "an empty document"
-    if not all(isinstance(key, str) for key in result):
+    if not all(map(_is_text, result)):
         return "a document with a name that is no string"
-    return "a mix of operators and fields"
+    signed = next(name for name in result if name[:1] == "$")
+    return f"a mix of operators and fields ({signed} is no field that the document had)"
 
 
-def is_operators(result: Mapping[str, Any]) -> bool:
-    """Whether a result is an update document instead of a new document."""
-    return next(iter(result)).startswith("$")
+def is_operators(result: Mapping[str, Any], before: Callable[[], Mapping[str, Any]]) -> bool:
+    """Whether a checked result is an update document instead of a new document."""
+    if not next(iter(result)).startswith("$") or not all(name[:1] == "$" for name in result):
+        return False
+    return not _OPERATORS.isdisjoint(result) or not before().keys() >= result.keys()
 
 
 def plain_fields(result: Any) -> Fields | None:

@@ -122,7 +122,7 @@ class Computing:
         if isinstance(result, list):
             self._refuse_odd(found)
             return ByServer([self._raw(stage) for stage in result])
-        if is_operators(result):
+        if is_operators(result, lambda: found.before):
             plain = plain_fields(result)
             if plain is None or self._hidden(plain):
                 return ByServer(self._raw(result))
@@ -147,7 +147,7 @@ class Computing:
                     f"{spec.model_to.__name__}"
                 )
             result = untyped(found.before, old, result, keep=spec.keep)
-        return check_result(result, spec.name)
+        return check_result(result, spec.name, lambda: found.before)
 
     def _difference(self, key: Any, found: Found, result: Document) -> Fate | None:
         """What the result changes in the document as it was read, not as it was given away."""
