@@ -391,11 +391,12 @@ class Migrator:
             OperationFailed: the revision uses `op.db`, which cannot be held back.
         """
         from mongover.preflight.trial import try_operation  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.noting import operations_of  # noqa: PLC0415 - the same
 
         with self._turn() as turn:
             known = self._seen(turn.store)
             revision = find_revision(turn.files, known, target)
-            operations = turn.noted(revision)
+            operations = operations_of(turn.files, revision, project=self.config.root)
             db = turn.store.server.database
             return tuple(try_operation(db, operation, sample) for operation in operations)
 
