@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from mongover.database.command_watch import CommandWatch
     from mongover.history.changes import Attempt, History
-    from mongover.history.effects import Ours
     from mongover.operations import Operation
     from mongover.operations.base import Advance, Place, Stake, Ticket
     from mongover.running.events import Listener
@@ -72,8 +71,6 @@ class Surroundings:
     protected: Container[str]  # the collections that are mongover's own
     watch: CommandWatch  # of the driver's commands
     workplace: Workplace | None = None  # where long operations keep their checkpoints
-    target: str = ""  # of the plan
-    ours: Mapping[str, Ours] = field(default_factory=dict)  # by revision: what it has made
     allowed: Collection[str] = ()  # what a downgrade may destroy although no revision made it
 
     @property
@@ -103,6 +100,10 @@ class StepJournal:
     _identity: str = ""
     _ticketed: bool = False
     _batches: bool = False
+
+    def start(self) -> None:
+        """The revision's code begins now: count its time from here."""
+        self.started = time.monotonic()
 
     def check(self) -> None:
         """Stop here when the lease is lost or a stop was asked for and is safe."""

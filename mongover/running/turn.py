@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
@@ -202,21 +202,20 @@ class Turn:
         self, request: Request, held: Held, plan: Plan, retried: Sequence[Change]
     ) -> RunResult:
         from mongover.running.runner import load_scripts, refuse_transactions, run_plan  # noqa: PLC0415
+        from mongover.running.step_run import PlanRun  # noqa: PLC0415 - the driver is heavy
 
         started, run = time.monotonic(), request.run or uuid4().hex
         info = self.store.server.info()
         refuse_transactions(plan, available=info.transactions)
         scripts = load_scripts(plan, project=self.config.root)
         self._refuse_losses(request, plan, held.known)
-        around = replace(
-            self._surroundings(request, held, run=run, transactions=info.transactions),
-            ours=owners(plan, held.known, self.store.history.read_one),
-        )
+        ours = owners(plan, held.known, self.store.history.read_one)
+        around = self._surroundings(request, held, run=run, transactions=info.transactions)
         _announce(plan, run, info, request.listener)
         # Only now: all that could refuse the plan has agreed to it.
         self.store.history.write(retried)
         tried = self._retry_all(request, held)
-        warnings = run_plan(plan, scripts, held.known, around)
+        warnings = run_plan(PlanRun(plan, scripts, held.known, around, ours))
         seconds = time.monotonic() - started
         ids = tuple(step.revision.id for step in plan.steps)
         request.listener(events.RunFinished(run, plan.direction, ids, seconds))
@@ -262,7 +261,6 @@ class Turn:
             protected=own_collections(self.config),
             watch=self.store.server.watch,
             workplace=_workplace(self.config, self.store),
-            target=request.target,
             allowed=request.allow_data_loss,
         )
 
