@@ -45,7 +45,7 @@ def lost_record(run: StepRun, conflict: RecordConflict) -> MongoverError:
 
 def explain_failure(run: StepRun, error: BaseException) -> MongoverError:
     """The error that a person should read for what ended a revision's code."""
-    step, journal, redact = run.step, run.journal, run.around.redact
+    step, journal, redact = run.step, run.journal, run.voice.redact
     revision, way_on = run.revision, _way_on(run.plan, run.index)
     where = where_in(revision.path, error.__traceback__)
     recorded = f"{revision.id} is recorded as failed; nothing after it was run."

@@ -84,9 +84,9 @@ def run_plan(whole: PlanRun) -> tuple[str, ...]:
 
 
 def _begun(run: StepRun) -> StepRun:
-    lease = run.around.lease
+    lease = run.means.lease
     lease.check()
-    run.around.history.write([run.beginning()])
+    run.means.history.write([run.beginning()])
     # Who was stopped for longer than the lease just now begins no work.
     lease.check()
     return run
@@ -95,8 +95,8 @@ def _begun(run: StepRun) -> StepRun:
 def _go_on(run: StepRun, flip: Change | None) -> StepRun | None:
     """Write the end of one step and, in the same write, the beginning of the next."""
     changes = [] if flip is None else [flip]
-    stopping, upcoming = run.around.stop.requested, run.following()
-    together = upcoming is not None and not stopping and run.around.lease.lost is None
+    stopping, upcoming = run.voice.stop.requested, run.following()
+    together = upcoming is not None and not stopping and run.means.lease.lost is None
     if upcoming is not None and together:
         changes.append(upcoming.beginning())
     _write_end(run, changes)
@@ -106,14 +106,14 @@ def _go_on(run: StepRun, flip: Change | None) -> StepRun | None:
         return None
     if stopping:
         raise stopped_between(run)
-    run.around.lease.check()
+    run.means.lease.check()
     return upcoming if together else _begun(upcoming)
 
 
 def _write_end(run: StepRun, changes: Sequence[Change]) -> None:
     try:
         if changes:
-            run.around.history.write(changes)
+            run.means.history.write(changes)
     except RecordConflict as error:
         if error.revision != run.revision.id:
             raise
@@ -154,27 +154,27 @@ def _settle(run: StepRun) -> None:
 
 
 def _run_in_transaction(run: StepRun) -> None:
-    around = run.around
+    means = run.means
 
     def work() -> None:
         run.start_over()
         _run_code(run)
-        around.lease.guard(around.session)
-        around.history.write([run.flip()], session=around.session)
+        means.lease.guard(means.session)
+        means.history.write([run.flip()], session=means.session)
 
-    around.transact(work)
+    run.around.transact(work)
 
 
 def _run_code(run: StepRun) -> None:
     op = Operations(run.target())
     run.journal.long_work.module = run.script.module.__name__
     run.journal.long_work.paths = run.script.paths
-    with run.around.stop.user_code(
+    with run.voice.stop.user_code(
         safe=lambda: run.journal.can_stop, deferred=lambda: _tell_deferred(run)
     ):
         run.script.run(run.step.direction, op)
     run.journal.passage.close()
-    run.around.lease.check()
+    run.means.lease.check()
 
 
 def _landed(run: StepRun, error: BaseException) -> bool:
@@ -182,7 +182,7 @@ def _landed(run: StepRun, error: BaseException) -> bool:
     if not run.revision.transaction or isinstance(error, LockLost):
         return False
     try:
-        found = run.around.history.read_one(run.revision.id)
+        found = run.means.history.read_one(run.revision.id)
     except PyMongoError:  # the write of the failure meets the same server, and tells of it
         return False
     done = State.APPLIED if run.step.direction is Direction.UP else State.REVERTED
@@ -194,13 +194,13 @@ def _record_stop(run: StepRun, error: BaseException, explained: MongoverError) -
     if isinstance(error, LockLost):
         return
     try:
-        run.around.history.write([_stop(run, error)])
+        run.means.history.write([_stop(run, error)])
     except RecordConflict as conflict:
         raise lost_record(run, conflict) from error
     except PyMongoError as unreachable:
         explained.after = "nothing after it was run."
         explained.notes += (
-            f"the failure could not be recorded: {run.around.redact(message_of(unreachable))}",
+            f"the failure could not be recorded: {run.voice.redact(message_of(unreachable))}",
             f"{run.revision.id} stays as it is until the next run finds its holder gone",
         )
 
@@ -222,12 +222,12 @@ def _stop(run: StepRun, error: BaseException) -> Change:
 def _described(run: StepRun, error: BaseException) -> dict[str, Any]:
     """The error for record and listener; a stop that was asked for is named by what it means."""
     if is_interruption(error):
-        return describe(Interrupted("the run was asked to stop"), run.around.redact)
-    return describe(error, run.around.redact)
+        return describe(Interrupted("the run was asked to stop"), run.voice.redact)
+    return describe(error, run.voice.redact)
 
 
 def _tell_start(run: StepRun) -> None:
-    run.around.listener(
+    run.voice.listener(
         events.StepStarted(
             revision=run.revision.id,
             schema=run.revision.schema,
@@ -242,7 +242,7 @@ def _tell_start(run: StepRun) -> None:
 
 
 def _tell_end(run: StepRun) -> None:
-    run.around.listener(
+    run.voice.listener(
         events.StepFinished(
             run.revision.id,
             run.step.direction,
@@ -254,7 +254,7 @@ def _tell_end(run: StepRun) -> None:
 
 
 def _tell_failure(run: StepRun, error: BaseException) -> None:
-    run.around.listener(
+    run.voice.listener(
         events.StepFailed(
             revision=run.revision.id,
             direction=run.step.direction,
@@ -269,4 +269,4 @@ def _tell_failure(run: StepRun, error: BaseException) -> None:
 
 def _tell_deferred(run: StepRun) -> None:
     text = f"finishing {run.revision.id}; press Ctrl-C again to stop now (leaves it half done)"
-    run.around.listener(events.Notice(text, run.revision.id, "warning"))
+    run.voice.listener(events.Notice(text, run.revision.id, "warning"))

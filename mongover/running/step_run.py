@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mongover.history.record import Record
     from mongover.planning.plan import Plan, Step
     from mongover.revisions.revision import Revision
-    from mongover.running.journal import Surroundings
     from mongover.running.script import Script
+    from mongover.running.surroundings import Means, Surroundings, Voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,16 @@ class StepRun:
         return self.whole.around
 
     @property
+    def means(self) -> Means:
+        """What it works with."""
+        return self.around.means
+
+    @property
+    def voice(self) -> Voice:
+        """Who hears of it."""
+        return self.around.voice
+
+    @property
     def step(self) -> Step:
         """The step itself."""
         return self.plan.steps[self.index]
@@ -114,17 +124,17 @@ class StepRun:
 
     def target(self) -> Target:
         """What its operations work on."""
-        around, attempt, database = self.around, self.journal.attempt, self.around.database
+        policy, attempt, database = self.around.policy, self.journal.attempt, self.means.database
         if attempt.transaction:  # its concern is the transaction's: one of its own is refused
             database = database.with_options(write_concern=WriteConcern())
         return Target(
             db=database,
             journal=self.journal,
             transaction=attempt.transaction,
-            transactions=around.transactions,
-            strict=around.strict,
-            max_time_ms=around.max_time_ms,
-            protected=around.protected,
+            transactions=self.means.transactions,
+            strict=policy.strict,
+            max_time_ms=policy.max_time_ms,
+            protected=policy.protected,
             watch=self.journal.ownership,
         )
 
@@ -142,9 +152,9 @@ def _journal(whole: PlanRun, step: Step) -> StepJournal:
     long_work = LongWork(
         attempt,
         step.revision,
-        database=around.database,
-        history=around.history,
-        workplace=around.workplace,
+        database=around.means.database,
+        history=around.means.history,
+        workplace=around.means.workplace,
         goes_on=changes.continues(record, attempt.direction),
     )
     found = changes.ledger_before(record, attempt.direction)
@@ -165,9 +175,9 @@ def _attempt(step: Step, around: Surroundings) -> Attempt:
         revision=step.revision.id,
         direction=step.direction,
         run=around.run,
-        owner=around.lease.owner,
-        fence=around.lease.fence,
-        by=around.by,
+        owner=around.means.lease.owner,
+        fence=around.means.lease.fence,
+        by=around.voice.by,
         checksum=step.revision.checksum,
         transaction=step.revision.transaction,
         repeatable=step.revision.repeatable is not False,
@@ -176,10 +186,10 @@ def _attempt(step: Step, around: Surroundings) -> Attempt:
 
 def _ownership(whole: PlanRun, step: Step) -> Ownership:
     return Ownership(
-        whole.around.database,
+        whole.around.means.database,
         step.revision.id,
         whole.ours.get(step.revision.id) or Ours(),
         undoes=whole.plan.target if step.direction is Direction.DOWN else None,
-        allowed=whole.around.allowed,
-        own=whole.around.protected,
+        allowed=whole.around.policy.allowed,
+        own=whole.around.policy.protected,
     )

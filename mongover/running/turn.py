@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
-from mongover.config.names import own_collections
 from mongover.errors import (
     Blocked,
     DatabaseError,
@@ -40,12 +39,11 @@ if TYPE_CHECKING:
     from mongover.revisions.revision import RevisionFiles
     from mongover.running.events import Listener
     from mongover.running.hold import Held
-    from mongover.running.journal import Surroundings
-    from mongover.running.long_work import Workplace
     from mongover.running.losses import Losses
     from mongover.running.rejects import Retried, RetriedRevision
     from mongover.running.request import Request
     from mongover.running.retrying import Retrying
+    from mongover.running.surroundings import Surroundings
 
     Records = Mapping[str, Record]
 
@@ -232,36 +230,13 @@ class Turn:
     def _surroundings(
         self, request: Request, held: Held, *, run: str, transactions: bool
     ) -> Surroundings:
-        from mongover.database.transaction import run_transaction  # noqa: PLC0415 - the driver is heavy
-        from mongover.running.journal import Surroundings  # noqa: PLC0415 - the driver is heavy
-
-        def transact(work: Callable[[], None]) -> None:
-            run_transaction(
-                held.session,
-                work,
-                watch=self.store.server.watch,
-                before=held.lease.check,
-                attempts=self.config.transaction_attempts,
-            )
+        from mongover.running.surroundings import Means, Policy, Surroundings, Voice  # noqa: PLC0415 - the driver is heavy
 
         return Surroundings(
-            run=run,
-            database=self.store.server.database,
-            history=self.store.history,
-            lease=held.lease,
-            listener=request.listener,
-            stop=request.stop,
-            by=self.by,
-            redact=self.redact,
-            transact=transact,
-            session=held.session,
-            transactions=transactions,
-            strict=self.config.strict,
-            max_time_ms=int(self.config.ddl_max_time * 1_000),
-            protected=own_collections(self.config),
-            watch=self.store.server.watch,
-            workplace=_workplace(self.config, self.store),
-            allowed=request.allow_data_loss,
+            run,
+            Means.of(self.store, held, self.config, transactions=transactions),
+            Policy.of(self.config, allowed=request.allow_data_loss),
+            Voice(self.by, request.listener, self.redact, request.stop),
         )
 
 
@@ -280,21 +255,6 @@ def _several(blocked: Sequence[Record]) -> Blocked:
         f"several revisions are blocked: {names}",
         hint=f'resolve each: mongover resolve {blocked[0].revision} --retry --reason "…"',
         after="nothing was run.",
-    )
-
-
-def _workplace(config: Config, store: Store) -> Workplace | None:
-    """Where long operations keep their checkpoints; None where workers cannot connect."""
-    from mongover.running.long_work import Workplace  # noqa: PLC0415 - the driver is heavy
-
-    if not store.url:
-        return None
-    return Workplace(
-        checkpoints=f"{config.collection}_checkpoints",
-        rejects=f"{config.collection}_rejects",
-        url=store.url,
-        database=config.database,
-        timeout=config.connect_timeout,
     )
 
 
