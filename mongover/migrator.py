@@ -272,10 +272,19 @@ class Migrator:
         Raises:
             MongoverError: files and history disagree, the lock is held, or a revision failed.
         """
-        request = Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry)
+        request = Request(
+            command="upgrade",
+            direction=Direction.UP,
+            target=target,
+            listener=listener,
+            stop=stop or Stop(),
+            retry=retry,
+            retry_rejects=retry_rejects,
+            lock_wait=lock_wait,
+            run=run,
+        )
         with self._turn() as turn:
-            asked = replace(request, retry_rejects=retry_rejects)
-            return turn.run(replace(asked, lock_wait=lock_wait, run=run))
+            return turn.run(request)
 
     def downgrade(
         self,
@@ -297,11 +306,18 @@ class Migrator:
             NotOurs: it would destroy what no revision made.
             MongoverError: as for `upgrade`; also a revision that has no downgrade.
         """
-        request = Request("downgrade", Direction.DOWN, target, listener, stop or Stop())
-        allowed = _names(allow_data_loss)
+        request = Request(
+            command="downgrade",
+            direction=Direction.DOWN,
+            target=target,
+            listener=listener,
+            stop=stop or Stop(),
+            allow_data_loss=_names(allow_data_loss),
+            lock_wait=lock_wait,
+            run=run,
+        )
         with self._turn() as turn:
-            asked = replace(request, allow_data_loss=allowed)
-            return turn.run(replace(asked, lock_wait=lock_wait, run=run))
+            return turn.run(request)
 
     def stamp(
         self,
@@ -564,10 +580,8 @@ class Migrator:
             yield store
         except PyMongoError as error:
             server = store.server
-            ours = translate(error, address=server.address, timeout=server.timeout)
-            ours.message = self._redact(ours.message)
-            ours.notes = tuple(map(self._redact, ours.notes))
-            raise ours from error
+            address, timeout = server.address, server.timeout
+            raise translate(error, address=address, timeout=timeout, redact=self._redact) from error
 
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
@@ -624,7 +638,13 @@ class Migrator:
 
 def _correction(command: str, listener: Listener, stop: Stop | None) -> Request:
     """A request for changes of the history, without a plan."""
-    return Request(command, Direction.UP, "", listener, stop or Stop())
+    return Request(
+        command=command,
+        direction=Direction.UP,
+        target="",
+        listener=listener,
+        stop=stop or Stop(),
+    )
 
 
 def _written(

@@ -382,20 +382,21 @@ def fits(document: Mapping[str, Any] | None, change: Change) -> bool:
     return change.guard in (None, (document.get("owner"), document.get("fence") or 0))
 
 
-def conflict(change: Change, document: Mapping[str, Any] | None) -> RecordConflict:
-    """The error for a change that does not fit."""
+def conflict(
+    change: Change, document: Mapping[str, Any] | None, *, seen: bool = True
+) -> RecordConflict:
+    """The error for a change that does not fit; `seen` says that the record was looked at."""
     found = "gone" if document is None else f"{document.get('state')}"
     if document is not None and document.get("owner") is not None:
         found += f" (fence {document.get('fence')})"
     wanted = " or ".join(sorted(change.expect))
-    error = RecordConflict(
+    return RecordConflict(
         f"the record of {change.revision} is {found}, where this run left it {wanted}",
         hint="another process took over: look at `mongover lock` and `mongover status`",
         after="nothing more was written.",
+        revision=change.revision,
+        gone=seen and document is None,
     )
-    error.revision = change.revision
-    error.gone = document is None
-    return error
 
 
 class History(Protocol):

@@ -50,12 +50,14 @@ def explain_failure(run: StepRun, error: BaseException) -> MongoverError:
     where = where_in(revision.path, error.__traceback__)
     recorded = f"{revision.id} is recorded as failed; nothing after it was run."
     if isinstance(error, MongoverError):
-        error.where = error.where or where
-        if not isinstance(error, LockLost):  # then its record is the new holder's
-            error.after = f"{error.after} {recorded}".lstrip()
-        if journal.blocks and not isinstance(error, Blocked):
-            error.notes += (f"{revision.id} is blocked: {_way_out(step)}",)
-        return error
+        after = f"{error.after} {recorded}".lstrip()
+        blocked = (f"{revision.id} is blocked: {_way_out(step)}",)
+        return error.but(
+            where=error.where or where,
+            # A lost lease: its record is the new holder's.
+            after=error.after if isinstance(error, LockLost) else after,
+            notes=error.notes + blocked * (journal.blocks and not isinstance(error, Blocked)),
+        )
     if is_interruption(error):
         return Interrupted(
             f"{revision.id} was interrupted",

@@ -104,8 +104,7 @@ def refuse_losses(plan: Plan, losses: Losses) -> None:
     """
     errors = [_error(plan, each) for each in losses.destroys if each.certain and each.refused]
     if errors:
-        errors[0].notes = tuple(f"also: {each.message}" for each in errors[1:])
-        raise errors[0]
+        raise errors[0].but(notes=[f"also: {each.message}" for each in errors[1:]])
 
 
 def _error(plan: Plan, foretold: Foretold) -> NotOurs:

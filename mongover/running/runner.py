@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 from pymongo.errors import PyMongoError
 
 from mongover.database.faults import describe, message_of
-from mongover.errors import Interrupted, LockLost, RecordConflict, TransactionsUnsupported
+from mongover.errors import (
+    Interrupted,
+    LockLost,
+    MongoverError,
+    RecordConflict,
+    TransactionsUnsupported,
+)
 from mongover.history import changes
 from mongover.history.record import Direction, State
 from mongover.operations import Operations
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from mongover.errors import MongoverError
     from mongover.history.changes import Change
     from mongover.planning.plan import Plan
     from mongover.running.script import Script
@@ -139,12 +144,15 @@ def _execute(run: StepRun) -> Change | None:
     except BaseException as error:
         if _landed(run, error):
             return None
-        explained = explain_failure(run, error)
-        _record_stop(run, error, explained)
+        explained = _record_stop(run, error, explain_failure(run, error))
         _tell_failure(run, error)
-        if explained is error:
-            raise
-        raise explained from error
+        if not isinstance(error, MongoverError):
+            raise explained from error
+    # Within the `except` the copy's own context would be lost to the error that it is a copy of.
+    try:
+        raise explained
+    finally:
+        del explained  # its trace holds this frame
 
 
 def _settle(run: StepRun) -> None:
@@ -189,20 +197,22 @@ def _landed(run: StepRun, error: BaseException) -> bool:
     return found is not None and found.run == run.around.run and found.state is done
 
 
-def _record_stop(run: StepRun, error: BaseException, explained: MongoverError) -> None:
+def _record_stop(run: StepRun, error: BaseException, explained: MongoverError) -> MongoverError:
     """Write how a step ended badly; what cannot be written is said in the error itself."""
     if isinstance(error, LockLost):
-        return
+        return explained
     try:
         run.means.history.write([_stop(run, error)])
     except RecordConflict as conflict:
         raise lost_record(run, conflict) from error
     except PyMongoError as unreachable:
-        explained.after = "nothing after it was run."
-        explained.notes += (
+        unwritten = (
             f"the failure could not be recorded: {run.voice.redact(message_of(unreachable))}",
             f"{run.revision.id} stays as it is until the next run finds its holder gone",
         )
+        notes = (*explained.notes, *unwritten)
+        return explained.but(after="nothing after it was run.", notes=notes)
+    return explained
 
 
 def _stop(run: StepRun, error: BaseException) -> Change:
