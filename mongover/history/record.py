@@ -213,6 +213,11 @@ _TUPLES: Final = frozenset({"down_revision", "depends_on", "collections", "warni
 _REPAIR_HINT: Final = "correct the field by hand, or restore the collection from a backup"
 
 
+def someone_runs(known: Mapping[str, Record]) -> bool:
+    """Whether a record says that its revision is being run."""
+    return any(record.state in RUNNING for record in known.values())
+
+
 def parse_record(document: Mapping[str, Any]) -> Record:
     """The record that a stored document holds; unknown fields are left alone.
 

@@ -19,7 +19,7 @@ from mongover.errors import (
 from mongover.history import changes
 from mongover.history.author import author
 from mongover.history.changes import Resolution
-from mongover.history.record import RUNNING, Direction
+from mongover.history.record import Direction, someone_runs
 from mongover.planning.lines import status_rows
 from mongover.planning.ownership import owners
 from mongover.planning.plan import plan_downgrade, plan_upgrade
@@ -238,11 +238,6 @@ class Turn:
             Policy.of(self.config, allowed=request.allow_data_loss),
             Voice(self.by, request.listener, self.redact, request.stop),
         )
-
-
-def someone_runs(known: Records) -> bool:
-    """Whether a record says that its revision is being run."""
-    return any(record.state in RUNNING for record in known.values())
 
 
 def _can_retry(record: Record) -> bool:
