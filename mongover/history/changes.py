@@ -20,7 +20,7 @@ from mongover.history.record import (
     TOOL,
     Direction,
     LogEntry,
-    Outcome,
+    Remains,
     State,
 )
 
@@ -196,7 +196,7 @@ def stop(
     attempt: Attempt,
     state: State,
     *,
-    outcome: Outcome,
+    outcome: Remains,
     error: Mapping[str, Any],
     duration_ms: float,
     ledger: Ledger | None = None,
@@ -235,7 +235,7 @@ _HOLDER_LOST: Final[Mapping[str, Any]] = {
 
 def swept(record: Record) -> Record:
     """The record of a holder that died as `sweep` will leave it."""
-    outcome = Outcome.NOTHING if record.transaction else Outcome.UNKNOWN
+    outcome = Remains.NOTHING if record.transaction else Remains.UNKNOWN
     return replace(record, state=State.INTERRUPTED, outcome=outcome, error=_HOLDER_LOST)
 
 

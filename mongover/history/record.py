@@ -46,7 +46,7 @@ class Direction(StrEnum):
     DOWN = "down"
 
 
-class Outcome(StrEnum):
+class Remains(StrEnum):
     """What a failed or interrupted attempt is known to have left."""
 
     NOTHING = "nothing"
@@ -111,7 +111,7 @@ class Record:
     down_revision: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     direction: Direction = Direction.UP
-    outcome: Outcome | None = None
+    outcome: Remains | None = None
     sequence: int = 0
     attempt: int = 0
     run: str | None = None
@@ -158,7 +158,7 @@ class Record:
     @property
     def blocked(self) -> bool:
         """Whether only a person can say what the last attempt left behind."""
-        if self.state not in STOPPED or self.outcome is not Outcome.UNKNOWN:
+        if self.state not in STOPPED or self.outcome is not Remains.UNKNOWN:
             return False
         return not self.repeatable or self.ledger is None or self.ledger.blocked
 
@@ -243,7 +243,7 @@ def parse_record(document: Mapping[str, Any]) -> Record:
         revision=document["_id"],
         state=_state(document),
         direction=_member(document, "direction", Direction, Direction.UP),
-        outcome=None if outcome is None else _member(document, "outcome", Outcome),
+        outcome=None if outcome is None else _member(document, "outcome", Remains),
         checkpoint=document.get("checkpoint"),
         ledger=_ledger(document),
         **values,

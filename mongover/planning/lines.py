@@ -10,7 +10,7 @@ from mongover.history.record import RUNNING, STOPPED, Direction
 from mongover.planning.case import half_done, known_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mongover.history.record import Record
     from mongover.planning.graph import Graph
@@ -30,17 +30,13 @@ class LineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusRow:
-    """One line: its applied heads, its heads, what is pending in order of a run.
-
-    `irreversible` are the applied revisions of the line that have no downgrade.
-    """
+    """One line: its applied heads, its heads, what is pending in order of a run."""
 
     schema: str | None
     current: tuple[str, ...]
     head: tuple[str, ...]
     pending: tuple[str, ...]
     state: LineState
-    irreversible: tuple[str, ...] = ()
 
 
 def status_rows(files: RevisionFiles, records: Mapping[str, Record]) -> list[StatusRow]:
@@ -52,13 +48,11 @@ def status_rows(files: RevisionFiles, records: Mapping[str, Record]) -> list[Sta
     for each in order:
         pending[graph.nodes[each].schema].append(each)
     return [
-        _row(files, records, graph, schema=schema, pending=waiting)
-        for schema, waiting in pending.items()
+        _row(records, graph, schema=schema, pending=waiting) for schema, waiting in pending.items()
     ]
 
 
 def _row(
-    files: RevisionFiles,
     records: Mapping[str, Record],
     graph: Graph,
     *,
@@ -74,13 +68,7 @@ def _row(
         head=graph.heads(schema),
         pending=tuple(pending),
         state=_line_state(held, pending),
-        irreversible=tuple(each for each in graph.lines[schema] if _stuck(files, each, done)),
     )
-
-
-def _stuck(files: RevisionFiles, identifier: str, done: Collection[str]) -> bool:
-    revision = files.revisions.get(identifier)
-    return identifier in done and revision is not None and not revision.has_downgrade
 
 
 def _line_state(held: Sequence[Record], pending: Sequence[str]) -> LineState:

@@ -12,7 +12,6 @@ from mongover.history.effects import Thing
 from mongover.operations.bulk.ranges import both
 from mongover.operations.collections import DropCollection
 from mongover.operations.documents import Delete, RemoveField
-from mongover.operations.index import reference_text
 from mongover.operations.index_builds import find_index
 from mongover.operations.indexes import DropIndex
 
@@ -117,12 +116,3 @@ def _count(db: Any, name: str, query: Document, more: Document) -> int | None:
         if error.code != _OUT_OF_TIME:
             raise
         return None
-
-
-def named_thing(operation: Destroying) -> Thing:
-    """What an operation takes away, as its arguments name it."""
-    if isinstance(operation, DropIndex):
-        return Thing(operation.collection, "index", reference_text(operation.index))
-    if isinstance(operation, RemoveField):
-        return Thing(operation.collection, "field", operation.field)
-    return Thing(operation.collection)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mongover.database.faults import chain, is_unreadable, is_unsure
 from mongover.history import changes
 from mongover.history.ledger import Begun, End, Entry, Risk
-from mongover.history.record import Outcome
+from mongover.history.record import Remains
 from mongover.operations.base import Former
 from mongover.operations.bulk.checkpoints import fingerprint
 from mongover.running import events
@@ -215,16 +215,16 @@ class StepJournal:
         return End.FAILED
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Remains:
         """What is known of what an attempt that ended badly leaves."""
         untouched = not self.touched_server and self.passage.ledger.empty
-        return Outcome.NOTHING if self.attempt.transaction or untouched else Outcome.UNKNOWN
+        return Remains.NOTHING if self.attempt.transaction or untouched else Remains.UNKNOWN
 
     @property
     def blocks(self) -> bool:
         """Whether an attempt that ends here leaves what only a person can judge."""
         unclear = not self.repeatable or self.passage.ledger.blocked
-        return unclear and self.outcome is Outcome.UNKNOWN
+        return unclear and self.outcome is Remains.UNKNOWN
 
     @property
     def milliseconds(self) -> float:

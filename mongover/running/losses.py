@@ -89,11 +89,11 @@ def losses_of(
     plan: Plan, owners: Mapping[str, Ours], db: Any, allowed: Collection[str] = ()
 ) -> Losses:
     """What the steps of a downgrade would destroy; reads only."""
-    look = _Look(db, allowed)
+    seen = _Look(db, allowed)
     for step in plan.steps:
         if step.direction is Direction.DOWN:
-            look.step(step, owners[step.revision.id].copy())
-    return Losses(tuple(look.destroys), tuple(dict.fromkeys(look.unforeseen)))
+            seen.step(step, owners[step.revision.id].copy())
+    return Losses(tuple(seen.destroys), tuple(dict.fromkeys(seen.unforeseen)))
 
 
 def refuse_losses(plan: Plan, losses: Losses) -> None:

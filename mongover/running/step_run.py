@@ -124,7 +124,7 @@ class StepRun:
 
     def target(self) -> Target:
         """What its operations work on."""
-        policy, attempt, database = self.around.policy, self.journal.attempt, self.means.database
+        rules, attempt, database = self.around.rules, self.journal.attempt, self.means.database
         if attempt.transaction:  # its concern is the transaction's: one of its own is refused
             database = database.with_options(write_concern=WriteConcern())
         return Target(
@@ -132,9 +132,9 @@ class StepRun:
             journal=self.journal,
             transaction=attempt.transaction,
             transactions=self.means.transactions,
-            strict=policy.strict,
-            max_time_ms=policy.max_time_ms,
-            protected=policy.protected,
+            strict=rules.strict,
+            max_time_ms=rules.max_time_ms,
+            protected=rules.protected,
             watch=self.journal.ownership,
         )
 
@@ -190,6 +190,6 @@ def _ownership(whole: PlanRun, step: Step) -> Ownership:
         step.revision.id,
         whole.ours.get(step.revision.id) or Ours(),
         undoes=whole.plan.target if step.direction is Direction.DOWN else None,
-        allowed=whole.around.policy.allowed,
-        own=whole.around.policy.protected,
+        allowed=whole.around.rules.allowed,
+        own=whole.around.rules.protected,
     )

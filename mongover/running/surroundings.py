@@ -1,4 +1,4 @@
-"""What every step of one run shares: its means, its policy and its voice."""
+"""What every step of one run shares: its means, its rules and its voice."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Rules:
     """What a run may do, and for how long; `protected` are the collections of mongover itself.
 
     `allowed` is what a downgrade may destroy although no revision made it.
@@ -112,14 +112,14 @@ class Surroundings:
 
     run: str
     means: Means
-    policy: Policy
+    rules: Rules
     voice: Voice
 
     @property
     def written(self) -> bool:
         """Whether anything but mongover's own was written to since the watch forgot."""
         written = self.means.server.watch.written.copy()
-        return any(name not in self.policy.protected for name in written)
+        return any(name not in self.rules.protected for name in written)
 
     def transact(self, work: Callable[[], None]) -> None:
         """Run the work in one transaction, for as long as the lease is held."""
@@ -128,7 +128,7 @@ class Surroundings:
             work,
             watch=self.means.server.watch,
             before=self.means.lease.check,
-            attempts=self.policy.attempts,
+            attempts=self.rules.attempts,
         )
 
 

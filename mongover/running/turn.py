@@ -230,12 +230,12 @@ class Turn:
     def _surroundings(
         self, request: Request, held: Held, *, run: str, transactions: bool
     ) -> Surroundings:
-        from mongover.running.surroundings import Means, Policy, Surroundings, Voice  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.surroundings import Means, Rules, Surroundings, Voice  # noqa: PLC0415 - the driver is heavy
 
         return Surroundings(
             run,
             Means.of(self.store, held, self.config, transactions=transactions),
-            Policy.of(self.config, allowed=request.allow_data_loss),
+            Rules.of(self.config, allowed=request.allow_data_loss),
             Voice(self.by, request.listener, self.redact, request.stop),
         )
 
