@@ -122,7 +122,7 @@ class Migrator:
         Raises:
             UnknownTarget: there is no such schema.
         """
-        from mongover.report.status import status_of  # noqa: PLC0415 - needed for this alone
+        from mongover.report.status import status_of
 
         with self._turn() as turn:
             return status_of(
@@ -199,7 +199,7 @@ class Migrator:
         A downgrade's plan says what it would destroy, as far as the text of the files tells, with
         estimated counts; `allow_data_loss` is that of `downgrade`.
         """
-        from mongover.preflight.forecast import forewarned  # noqa: PLC0415 - only a plan looks into texts
+        from mongover.preflight.forecast import forewarned
 
         with self._turn() as turn:
             known = seen_history(turn.store)
@@ -210,7 +210,7 @@ class Migrator:
 
     def check(self) -> tuple[Problem, ...]:
         """What is wrong with the files by themselves, and with their code; asks no server."""
-        from mongover.running.bodies import find_faults  # noqa: PLC0415 - the verbs are heavy
+        from mongover.running.bodies import find_faults
 
         files = self._files()
         faults = [
@@ -253,7 +253,7 @@ class Migrator:
 
     def doctor(self) -> tuple[Finding, ...]:
         """A look at everything that a run needs."""
-        from mongover.preflight.doctor import examine  # noqa: PLC0415 - the driver is heavy
+        from mongover.preflight.doctor import examine
 
         with self._database() as store:
             return tuple(examine(store))
@@ -415,8 +415,8 @@ class Migrator:
         Raises:
             OperationFailed: the revision uses `op.db`, which cannot be held back.
         """
-        from mongover.preflight.trial import try_operation  # noqa: PLC0415 - the driver is heavy
-        from mongover.running.noting import operations_of  # noqa: PLC0415 - the same
+        from mongover.preflight.trial import try_operation
+        from mongover.running.noting import operations_of
 
         with self._turn() as turn:
             known = seen_history(turn.store)
@@ -427,7 +427,7 @@ class Migrator:
 
     def rejects(self, target: str | None = None, *, limit: int = 0) -> tuple[Rejected, ...]:
         """The documents that transforms kept aside, of all revisions or of one."""
-        from mongover.running.rejects import read_rejects  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.rejects import read_rejects
 
         with self._database() as store:
             revision = None
@@ -446,14 +446,14 @@ class Migrator:
 
     def backups(self) -> tuple[BackupInfo, ...]:
         """What revisions kept of what they removed."""
-        from mongover.operations.backup import list_backups  # noqa: PLC0415 - the driver is heavy
+        from mongover.operations.backup import list_backups
 
         with self._database() as store:
             return list_backups(store.server.database, self.config.collection)
 
     def drop_backup(self, name: str) -> BackupInfo:
         """Drop one backup; nothing else can put its values back."""
-        from mongover.operations.backup import drop_backup  # noqa: PLC0415 - the driver is heavy
+        from mongover.operations.backup import drop_backup
 
         with self._database() as store:
             return drop_backup(store.server.database, self.config.collection, name)
@@ -541,9 +541,9 @@ class Migrator:
     @contextmanager
     def _database(self) -> Iterator[Store]:
         """The open store; the driver's errors leave here as ours, without secrets."""
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - the driver is heavy
+        from pymongo.errors import PyMongoError
 
-        from mongover.database.faults import translate  # noqa: PLC0415 - the driver is heavy
+        from mongover.database.faults import translate
 
         store = self._open()
         try:
@@ -561,7 +561,7 @@ class Migrator:
             yield Turn(self.config, store, files, self._redact)
 
     def _open(self) -> Store:
-        from mongover.history.store import open_store  # noqa: PLC0415 - the driver is heavy
+        from mongover.history.store import open_store
 
         if self.config.unready is not None:
             raise self.config.unready

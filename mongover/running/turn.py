@@ -71,7 +71,7 @@ class Turn:
 
     def losses(self, plan: Plan, known: Records, allowed: Collection[str] = ()) -> Losses:
         """What a downgrade would destroy, as far as its text tells; runs nothing."""
-        from mongover.running.losses import Losses, losses_of  # noqa: PLC0415 - only a downgrade looks
+        from mongover.running.losses import Losses, losses_of
 
         if plan.direction is not Direction.DOWN or not plan.steps:
             return Losses()
@@ -129,7 +129,7 @@ class Turn:
             UsageError: the revision has no file to run.
             OperationFailed: it has not all of these transforms any more; the others were tried.
         """
-        from mongover.running.rejects import function_gone  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.rejects import function_gone
 
         retrying = self._retrying(request)
         operations = retrying.operations(revision)  # what refuses takes no lease
@@ -141,7 +141,7 @@ class Turn:
         return result
 
     def _retrying(self, request: Request) -> Retrying:
-        from mongover.running.retrying import Retrying  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.retrying import Retrying
 
         return Retrying(self.store, self.files, self.config.root, request)
 
@@ -164,7 +164,7 @@ class Turn:
 
     @contextmanager
     def _held(self, request: Request, needed: Callable[[Records], bool]) -> Iterator[Held | None]:
-        from mongover.running.hold import hold  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.hold import hold
 
         # Who cannot write would wait for a lock in vain.
         _refuse_read_only(self.store.server.info())
@@ -199,8 +199,8 @@ class Turn:
     def _run_held(
         self, request: Request, held: Held, plan: Plan, retried: Sequence[Change]
     ) -> RunResult:
-        from mongover.running.runner import load_scripts, refuse_transactions, run_plan  # noqa: PLC0415
-        from mongover.running.step_run import PlanRun  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.runner import load_scripts, refuse_transactions, run_plan
+        from mongover.running.step_run import PlanRun
 
         started, run = time.monotonic(), request.run or uuid4().hex
         info = self.store.server.info()
@@ -223,14 +223,14 @@ class Turn:
         return result.with_rejects(tried)
 
     def _refuse_losses(self, request: Request, plan: Plan, known: Records) -> None:
-        from mongover.running.losses import refuse_losses  # noqa: PLC0415 - only a downgrade looks
+        from mongover.running.losses import refuse_losses
 
         refuse_losses(plan, self.losses(plan, known, request.allow_data_loss))
 
     def _surroundings(
         self, request: Request, held: Held, *, run: str, transactions: bool
     ) -> Surroundings:
-        from mongover.running.surroundings import Means, Rules, Surroundings, Voice  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.surroundings import Means, Rules, Surroundings, Voice
 
         return Surroundings(
             run,
