@@ -56,6 +56,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+    from typing import Any, Self
 
 
 def did_you_mean(word: str, words: Iterable[str], form: str = "{}") -> str:
@@ -115,6 +116,28 @@ class MongoverError(Exception):
         """The name of the class, stable in JSON."""
         return type(self).__name__
 
+    def but(
+        self,
+        *,
+        message: str | None = None,
+        notes: Sequence[str] | None = None,
+        where: Where | None = None,
+        after: str | None = None,
+    ) -> Self:
+        """The same error, said otherwise by who knows more of it; this one stays as it is.
+
+        It has this one's cause and trace, and is made without the class's own constructor, which
+        in classes of others may ask for anything.
+        """
+        said = {"message": message, "notes": notes, "where": where, "after": after}
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__ |= self.__dict__ | {k: v for k, v in said.items() if v is not None}
+        other.args = self.args if message is None else (message,)
+        other.notes = tuple(other.notes)
+        other.__cause__, other.__context__ = self.__cause__, self.__context__
+        other.__suppress_context__ = self.__suppress_context__
+        return other.with_traceback(self.__traceback__)
+
     def to_dict(self) -> dict[str, str | int]:
         """The error as the CLI's `--json` and the HTTP API show it; no values of documents."""
         return {
@@ -156,7 +179,10 @@ class DuplicateRevision(FilesError):
     """Two files carry one revision id; `paths` are those that do, where they are known."""
 
     code = "MGV011"
-    paths: tuple[Path, ...] = ()
+
+    def __init__(self, message: str, *, paths: Sequence[Path] = (), **said: Any) -> None:
+        super().__init__(message, **said)
+        self.paths = tuple(paths)
 
 
 class UnknownParent(FilesError):
@@ -337,8 +363,13 @@ class RecordConflict(HistoryError):
     """
 
     code = "MGV047"
-    revision: str = ""
-    gone: bool = False
+
+    def __init__(
+        self, message: str, *, revision: str = "", gone: bool = False, **said: Any
+    ) -> None:
+        super().__init__(message, **said)
+        self.revision = revision
+        self.gone = gone
 
 
 class LockError(MongoverError):

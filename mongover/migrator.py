@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, cast
 
 from mongover.config.load import load_config
 from mongover.config.urls import redact
-from mongover.errors import UnknownTarget, UsageError, Where
+from mongover.errors import UsageError, Where
 from mongover.history.record import Direction
-from mongover.planning.case import applied_in_order, find_revision, known_graph, told_apart
+from mongover.planning.case import applied_in_order, find_revision, known_graph
 from mongover.planning.corrections import (
     acceptance_of,
     change_of,
@@ -27,24 +27,26 @@ from mongover.planning.corrections import (
     resolution_of,
     stamps,
 )
+from mongover.planning.drafts import draft, draft_merge, unapplied
 from mongover.planning.graph import Graph, number_of
 from mongover.planning.lines import status_rows
 from mongover.planning.problems import Problem, find_problems
 from mongover.planning.targets import Targets
 from mongover.report.catalogue import catalogue
+from mongover.report.seen import seen_history
 from mongover.report.shown import LoggedEntry, Shown
 from mongover.revisions.folder import read_revisions
 from mongover.revisions.rebase import rebase
 from mongover.revisions.text import normalise_text
-from mongover.revisions.write import next_id, restore_file, write_revision
+from mongover.revisions.write import restore_file
 from mongover.running.events import ignore
 from mongover.running.request import Request, RunResult
 from mongover.running.stop import Stop
-from mongover.running.turn import Turn, someone_runs
+from mongover.running.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from typing import Final, Self
+    from typing import Self
 
     from mongover.config.config import Config
     from mongover.history.changes import Change, Resolution
@@ -63,7 +65,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["LoggedEntry", "Migrator", "RunResult", "Shown"]
-_DIGITS: Final = 4  # of an id, at least
 
 
 class Migrator:
@@ -121,14 +122,22 @@ class Migrator:
         Raises:
             UnknownTarget: there is no such schema.
         """
+        from mongover.report.status import status_of
+
         with self._turn() as turn:
-            return self._status(turn, schema)
+            return status_of(
+                turn.store,
+                turn.files,
+                database=self.config.database,
+                schema=schema,
+                sources=turn.source,
+            )
 
     def current(self) -> tuple[Record, ...]:
         """The records of the applied heads of every line, in order of their ids."""
         files = self._files()
         with self._database() as store:
-            known = self._seen(store)
+            known = seen_history(store)
         ids = [head for row in status_rows(files, known) for head in row.current]
         return tuple(known[revision] for revision in sorted(ids, key=_by_number))
 
@@ -168,7 +177,7 @@ class Migrator:
     def show(self, target: str) -> Shown:
         """One revision: file, record with its log, problems."""
         with self._turn() as turn:
-            files, known = turn.files, self._seen(turn.store)
+            files, known = turn.files, seen_history(turn.store)
             revision = find_revision(files, known, target)
             problems = find_problems(files, known, sources=turn.source)
             return Shown(
@@ -180,7 +189,7 @@ class Migrator:
     def catalogue(self) -> Catalogue:
         """Every revision of files and history with its links and states, and every problem."""
         with self._turn() as turn:
-            return catalogue(turn.files, self._seen(turn.store), sources=turn.source)
+            return catalogue(turn.files, seen_history(turn.store), sources=turn.source)
 
     def plan(
         self, direction: Direction, target: str, *, allow_data_loss: Collection[str] = ()
@@ -193,7 +202,7 @@ class Migrator:
         from mongover.preflight.forecast import forewarned
 
         with self._turn() as turn:
-            known = self._seen(turn.store)
+            known = seen_history(turn.store)
             plan = turn.plan(direction, target, known)
             losses = turn.losses(plan, known, _names(allow_data_loss))
             plan = replace(plan, destroys=losses.destroys, unforeseen=losses.unforeseen)
@@ -214,7 +223,7 @@ class Migrator:
     def verify(self) -> tuple[Problem, ...]:
         """Every record against every file."""
         with self._turn() as turn:
-            known = self._seen(turn.store)
+            known = seen_history(turn.store)
             return tuple(find_problems(turn.files, known, sources=turn.source))
 
     def diff(self, target: str) -> str:
@@ -272,10 +281,19 @@ class Migrator:
         Raises:
             MongoverError: files and history disagree, the lock is held, or a revision failed.
         """
-        request = Request("upgrade", Direction.UP, target, listener, stop or Stop(), retry)
+        request = Request(
+            command="upgrade",
+            direction=Direction.UP,
+            target=target,
+            listener=listener,
+            stop=stop or Stop(),
+            retry=retry,
+            retry_rejects=retry_rejects,
+            lock_wait=lock_wait,
+            run=run,
+        )
         with self._turn() as turn:
-            asked = replace(request, retry_rejects=retry_rejects)
-            return turn.run(replace(asked, lock_wait=lock_wait, run=run))
+            return turn.run(request)
 
     def downgrade(
         self,
@@ -297,11 +315,18 @@ class Migrator:
             NotOurs: it would destroy what no revision made.
             MongoverError: as for `upgrade`; also a revision that has no downgrade.
         """
-        request = Request("downgrade", Direction.DOWN, target, listener, stop or Stop())
-        allowed = _names(allow_data_loss)
+        request = Request(
+            command="downgrade",
+            direction=Direction.DOWN,
+            target=target,
+            listener=listener,
+            stop=stop or Stop(),
+            allow_data_loss=_names(allow_data_loss),
+            lock_wait=lock_wait,
+            run=run,
+        )
         with self._turn() as turn:
-            asked = replace(request, allow_data_loss=allowed)
-            return turn.run(replace(asked, lock_wait=lock_wait, run=run))
+            return turn.run(request)
 
     def stamp(
         self,
@@ -391,11 +416,12 @@ class Migrator:
             OperationFailed: the revision uses `op.db`, which cannot be held back.
         """
         from mongover.preflight.trial import try_operation
+        from mongover.running.noting import operations_of
 
         with self._turn() as turn:
-            known = self._seen(turn.store)
+            known = seen_history(turn.store)
             revision = find_revision(turn.files, known, target)
-            operations = turn.noted(revision)
+            operations = operations_of(turn.files, revision, project=self.config.root)
             db = turn.store.server.database
             return tuple(try_operation(db, operation, sample) for operation in operations)
 
@@ -406,7 +432,7 @@ class Migrator:
         with self._database() as store:
             revision = None
             if target is not None:
-                revision = find_revision(self._files(), self._seen(store), target)
+                revision = find_revision(self._files(), seen_history(store), target)
             return read_rejects(store.rejects, revision, limit=limit)
 
     def retry_rejects(
@@ -414,7 +440,7 @@ class Migrator:
     ) -> Retried:
         """Run a revision's transforms on the documents that they kept aside, under the lease."""
         with self._turn() as turn:
-            known = self._seen(turn.store)
+            known = seen_history(turn.store)
             revision = find_revision(turn.files, known, target)
             return turn.retry_rejects(_correction("rejects", listener, stop), revision)
 
@@ -447,17 +473,7 @@ class Migrator:
         Raises:
             MultipleHeads: the line has two heads; nothing says which one to follow.
         """
-        files = self._files()
-        graph = Graph(files.revisions.values())
-        needed = tuple(Targets(graph, ()).one(target) for target in depends_on)
-        return write_revision(
-            files.folder,
-            id=next_id((*files.revisions, *files.broken)) if id is None else _padded(id),
-            message=message,
-            schema=schema,
-            down_revision=_parents(graph, schema),
-            depends_on=needed,
-        )
+        return draft(self._files(), message, schema=schema, depends_on=depends_on, identifier=id)
 
     def merge(self, schema: str | None, message: str) -> Path:
         """Write a revision that has all heads of a line as parents.
@@ -467,26 +483,7 @@ class Migrator:
             CycleError: it runs in a circle.
             FilesError: it has no two heads, but a file cannot be read that may be one.
         """
-        files = self._files()
-        graph = Graph(files.revisions.values())
-        graph.check_circles(schema)
-        heads = graph.heads(schema)
-        if len(heads) < 2:  # noqa: PLR2004 - a merge is of two at least
-            for error in files.broken.values():
-                raise error
-            name = schema or "the unnamed line"
-            raise UsageError(
-                f"{name} has no two heads to merge",
-                hint="`mongover heads` shows the heads of every schema",
-            )
-        return write_revision(
-            files.folder,
-            id=next_id((*files.revisions, *files.broken)),
-            message=message,
-            schema=schema,
-            down_revision=tuple(heads),
-            depends_on=(),
-        )
+        return draft_merge(self._files(), schema, message)
 
     def rebase(self, target: str) -> tuple[Path, ...]:
         """Give a revision that was never applied the next number on top of its line.
@@ -499,17 +496,7 @@ class Migrator:
         files = self._files()
         with self._database() as store:
             known = store.history.read()
-        if target.endswith(".py"):  # the name of a file: its number may be another's, too
-            record = next((one for one in known.values() if one.file == Path(target).name), None)
-        else:
-            target = Targets(Graph(files.revisions.values(), broken=files.broken), ()).one(target)
-            record = known.get(target)
-        if record is not None:
-            raise UsageError(
-                f"{record.revision} stands in the history ({record.state}), so it keeps its id",
-                hint=_instead(files, known, record.revision),
-            )
-        return tuple(rebase(files, target))
+        return tuple(rebase(files, unapplied(files, known, target)))
 
     def restore(self, target: str) -> Path:
         """Write a missing file back from its record, byte for byte; never over another file.
@@ -539,7 +526,7 @@ class Migrator:
     def _with_source(self, target: str) -> Record:
         """The record that a target names, with the text that was applied."""
         with self._database() as store:
-            revision = find_revision(self._files(), self._seen(store), target)
+            revision = find_revision(self._files(), seen_history(store), target)
             record = store.history.read_one(revision)
         if record is None or record.source is None:
             raise UsageError(
@@ -563,10 +550,8 @@ class Migrator:
             yield store
         except PyMongoError as error:
             server = store.server
-            ours = translate(error, address=server.address, timeout=server.timeout)
-            ours.message = self._redact(ours.message)
-            ours.notes = tuple(map(self._redact, ours.notes))
-            raise ours from error
+            address, timeout = server.address, server.timeout
+            raise translate(error, address=address, timeout=timeout, redact=self._redact) from error
 
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
@@ -585,45 +570,19 @@ class Migrator:
                 self._opened = open_store(self.config, environ=self._environ, stack=self._stack)
             return self._opened
 
-    def _seen(self, store: Store) -> Mapping[str, Record]:
-        """The history as it stands; what a dead holder left running is shown as interrupted."""
-        from mongover.report.status import without_dead
-
-        known = store.history.read()
-        if not someone_runs(known):
-            return known
-        return without_dead(known, store.read_lease(), store.history.read())
-
-    def _status(self, turn: Turn, only: str | None) -> Status:
-        from mongover.report.status import Status, running_of, survey_lines
-
-        store, files = turn.store, turn.files
-        known = self._seen(store)
-        rows = [row for row in status_rows(files, known) if only in (None, row.schema)]
-        if not rows and only is not None:
-            names = [str(row.schema) for row in status_rows(files, known)]
-            raise UnknownTarget(f"there is no schema {only!r}", hint=f"known: {', '.join(names)}")
-        applied = [record for record in known.values() if record.counts_as_applied]
-        schemas = survey_lines(store.server, rows, files, applied)
-        return Status(
-            database=self.config.database,
-            server=store.server.info(),
-            schemas=schemas,
-            applied=len(applied),
-            pending=tuple(revision for line in schemas for revision in line.pending),
-            problems=tuple(find_problems(files, known, sources=turn.source)),
-            lock=store.read_lease(),
-            last=max(applied, key=lambda record: record.sequence, default=None),
-            running=running_of(known.values()),
-        )
-
     def _redact(self, text: str) -> str:
         return redact(text, self.config.url.reveal())
 
 
 def _correction(command: str, listener: Listener, stop: Stop | None) -> Request:
     """A request for changes of the history, without a plan."""
-    return Request(command, Direction.UP, "", listener, stop or Stop())
+    return Request(
+        command=command,
+        direction=Direction.UP,
+        target="",
+        listener=listener,
+        stop=stop or Stop(),
+    )
 
 
 def _written(
@@ -641,28 +600,9 @@ def _names(given: Collection[str]) -> frozenset[str]:
     return frozenset((given,) if isinstance(given, str) else given)
 
 
-def _instead(files: RevisionFiles, known: Mapping[str, Record], revision: str) -> str:
-    """What to do when a revision must keep its number."""
-    twice = told_apart(files, known).broken.get(revision)
-    if twice is not None:
-        return twice.hint
-    return "`mongover merge` joins two heads of a line"
-
-
-def _padded(revision: str) -> str:
-    return revision.zfill(_DIGITS) if revision else revision
-
-
 def _by_number(revision: str) -> tuple[int, str]:
     return number_of(revision)
 
 
 def _no_sources(revision: str) -> str:
     raise AssertionError(f"no record, so no recorded text of {revision} can be asked for")
-
-
-def _parents(graph: Graph, schema: str | None) -> tuple[str, ...]:
-    if schema not in graph.lines:
-        return ()
-    graph.check_heads(schema)
-    return tuple(graph.heads(schema))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mongover.errors import Edited, InvalidRevision, Where
-from mongover.history.record import Direction, Outcome, State
+from mongover.history.record import Direction, Remains, State
 from mongover.operations.base import Advance
 from mongover.planning.problems import Problem
 from mongover.preflight.doctor import Finding
@@ -254,7 +254,7 @@ def test_show_tells_the_file_the_record_its_log_and_its_problems():
         source="text of 0003\n",
         state=State.FAILED,
         direction=DOWN,
-        outcome=Outcome.UNKNOWN,
+        outcome=Remains.UNKNOWN,
         repeatable=False,
     )
     changed = revision("0003", depends_on=("0001",), down_revision=("0002",), has_downgrade=False,

@@ -31,8 +31,8 @@ from mongover.history.record import (
     LOG_LIMIT,
     Direction,
     LogEntry,
-    Outcome,
     Record,
+    Remains,
     State,
     parse_record,
 )
@@ -201,7 +201,7 @@ def test_a_failed_downgrade_counts_as_applied(history: History) -> None:
     history.write([changes.begin(down, before, subject())])
     error = {"type": "ValueError", "code": None, "message": "x"}
     history.write(
-        [changes.stop(down, State.FAILED, outcome=Outcome.UNKNOWN, error=error, duration_ms=2.0)]
+        [changes.stop(down, State.FAILED, outcome=Remains.UNKNOWN, error=error, duration_ms=2.0)]
     )
     record = history.read()["0001"]
     assert record.counts_as_applied
@@ -210,10 +210,10 @@ def test_a_failed_downgrade_counts_as_applied(history: History) -> None:
 
 
 @pytest.mark.parametrize(
-    ("transaction", "outcome"), [(True, Outcome.NOTHING), (False, Outcome.UNKNOWN)]
+    ("transaction", "outcome"), [(True, Remains.NOTHING), (False, Remains.UNKNOWN)]
 )
 def test_a_swept_record_says_what_is_known_of_it(
-    history: History, transaction: bool, outcome: Outcome
+    history: History, transaction: bool, outcome: Remains
 ) -> None:
     history.write([changes.begin(attempt(transaction=transaction), None, subject())])
     history.write([changes.sweep(history.read()["0001"])])
@@ -295,7 +295,7 @@ def _try_step(history: History, step: str, number: int) -> str:
     record = history.read().get("0001")
     direction = Direction.DOWN if step == "down" else Direction.UP
     one = attempt(direction=direction, run=f"run-{number}")
-    failure: dict[str, Any] = {"outcome": Outcome.UNKNOWN, "error": {"type": "X"}}
+    failure: dict[str, Any] = {"outcome": Remains.UNKNOWN, "error": {"type": "X"}}
     changes = {
         "begin": lambda: changes.begin(one, record, subject()),
         "down": lambda: changes.begin(one, record, subject()) if record else None,
@@ -546,7 +546,7 @@ def test_a_lost_resolution_with_a_time_in_it_is_recognised(
     plain.write([changes.begin(down, plain.read()["0001"], subject())])
     error = {"type": "ValueError", "message": "x"}
     plain.write(
-        [changes.stop(down, State.FAILED, outcome=Outcome.UNKNOWN, error=error, duration_ms=1)]
+        [changes.stop(down, State.FAILED, outcome=Remains.UNKNOWN, error=error, duration_ms=1)]
     )
     record = plain.read()["0001"]
     change = changes.resolve(record, Resolution.APPLIED, by={}, reason="x", sequence=2)

@@ -14,7 +14,7 @@ from mongover.history import changes
 from mongover.history.lease import LeaseState
 from mongover.history.memory import MemoryHistory, SoloLease
 from mongover.history.record import Direction, State
-from mongover.report.status import without_dead
+from mongover.report.seen import without_dead
 from mongover.running.events import LockTaken, LockWaiting, Notice
 from mongover.running.hold import hold
 from mongover.running.stop import Stop

@@ -24,7 +24,7 @@ from mongover.errors import (
     OutOfOrder,
     UnknownParent,
 )
-from mongover.history.record import Direction, Outcome, Record, State
+from mongover.history.record import Direction, Record, Remains, State
 from mongover.planning.case import applied_in_order, known_graph
 from mongover.planning.lines import LineState, status_rows
 from mongover.planning.plan import Plan, plan_downgrade, plan_upgrade
@@ -49,9 +49,9 @@ SHOP = [
     rev("0006", "users", "0004"),
 ]
 BY_ID = {each.id: each for each in SHOP}
-UNKNOWN: dict[str, Any] = {"outcome": Outcome.UNKNOWN, "repeatable": False}
-REPEATABLE: dict[str, Any] = {"outcome": Outcome.UNKNOWN, "repeatable": True}
-NOTHING: dict[str, Any] = {"outcome": Outcome.NOTHING}
+UNKNOWN: dict[str, Any] = {"outcome": Remains.UNKNOWN, "repeatable": False}
+REPEATABLE: dict[str, Any] = {"outcome": Remains.UNKNOWN, "repeatable": True}
+NOTHING: dict[str, Any] = {"outcome": Remains.NOTHING}
 DOWN: dict[str, Any] = {"direction": Direction.DOWN}
 
 
@@ -862,7 +862,7 @@ def test_whatever_the_records_say_a_plan_is_runnable_or_an_error_of_ours(
             records[each],
             state=state,
             direction=data.draw(st.sampled_from(Direction)),
-            outcome=data.draw(st.sampled_from([None, *Outcome])),
+            outcome=data.draw(st.sampled_from([None, *Remains])),
             repeatable=data.draw(st.booleans()),
         )
     gone = data.draw(st.sets(st.sampled_from(sorted(project.graph.nodes)), max_size=2))

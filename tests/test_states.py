@@ -23,7 +23,7 @@ from mongover.history import record as records
 from mongover.history.changes import Attempt, Resolution
 from mongover.history.lease import Lease, read_lease
 from mongover.history.ledger import Ledger
-from mongover.history.record import Direction, Outcome, Record, State
+from mongover.history.record import Direction, Record, Remains, State
 from mongover.migrator import Migrator
 from mongover.planning.plan import subject_of
 from mongover.report.documents import problem_document
@@ -262,7 +262,7 @@ class Maker:
         if rest.endswith("unrepeatable"):
             self.history.write([changes.note(one, Ledger(), repeatable=False)])
         if first in ("failed", "interrupted"):
-            outcome = Outcome.NOTHING if rest.endswith("nothing") else Outcome.UNKNOWN
+            outcome = Remains.NOTHING if rest.endswith("nothing") else Remains.UNKNOWN
             error = {"type": "Boom", "message": "it broke"}
             end = changes.stop(one, State(first), outcome=outcome, error=error, duration_ms=1.0)
             self.history.write([end])
@@ -365,7 +365,7 @@ def name_of(record: Record | None) -> str:
         return "running"
     if record.state not in records.STOPPED:
         return "degraded" if record.warnings and record.counts_as_applied else str(record.state)
-    known = "nothing" if record.outcome is Outcome.NOTHING else "repeatable"
+    known = "nothing" if record.outcome is Remains.NOTHING else "repeatable"
     return f"{record.direction}-{'blocked' if record.blocked else known}"
 
 

@@ -175,14 +175,21 @@ def describe(error: BaseException, redact: Callable[[str], str]) -> dict[str, An
     }
 
 
-def translate(error: PyMongoError, *, address: str, timeout: float) -> MongoverError:
+def translate(
+    error: PyMongoError,
+    *,
+    address: str,
+    timeout: float,
+    redact: Callable[[str], str] = str,
+) -> MongoverError:
     """The error of ours that says what the driver's means; `address` is free of secrets.
 
-    What was noted on the driver's error on its way becomes its notes.
+    What was noted on the driver's error on its way becomes its notes. `redact` takes secrets out of
+    what is said.
     """
     ours = _translated(error, address, timeout)
-    ours.notes += tuple(getattr(error, "__notes__", ()))
-    return ours
+    notes = (*ours.notes, *getattr(error, "__notes__", ()))
+    return ours.but(message=redact(ours.message), notes=tuple(map(redact, notes)))
 
 
 def _translated(error: PyMongoError, address: str, timeout: float) -> MongoverError:

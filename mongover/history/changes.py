@@ -20,7 +20,7 @@ from mongover.history.record import (
     TOOL,
     Direction,
     LogEntry,
-    Outcome,
+    Remains,
     State,
 )
 
@@ -196,7 +196,7 @@ def stop(
     attempt: Attempt,
     state: State,
     *,
-    outcome: Outcome,
+    outcome: Remains,
     error: Mapping[str, Any],
     duration_ms: float,
     ledger: Ledger | None = None,
@@ -235,7 +235,7 @@ _HOLDER_LOST: Final[Mapping[str, Any]] = {
 
 def swept(record: Record) -> Record:
     """The record of a holder that died as `sweep` will leave it."""
-    outcome = Outcome.NOTHING if record.transaction else Outcome.UNKNOWN
+    outcome = Remains.NOTHING if record.transaction else Remains.UNKNOWN
     return replace(record, state=State.INTERRUPTED, outcome=outcome, error=_HOLDER_LOST)
 
 
@@ -382,20 +382,21 @@ def fits(document: Mapping[str, Any] | None, change: Change) -> bool:
     return change.guard in (None, (document.get("owner"), document.get("fence") or 0))
 
 
-def conflict(change: Change, document: Mapping[str, Any] | None) -> RecordConflict:
-    """The error for a change that does not fit."""
+def conflict(
+    change: Change, document: Mapping[str, Any] | None, *, seen: bool = True
+) -> RecordConflict:
+    """The error for a change that does not fit; `seen` says that the record was looked at."""
     found = "gone" if document is None else f"{document.get('state')}"
     if document is not None and document.get("owner") is not None:
         found += f" (fence {document.get('fence')})"
     wanted = " or ".join(sorted(change.expect))
-    error = RecordConflict(
+    return RecordConflict(
         f"the record of {change.revision} is {found}, where this run left it {wanted}",
         hint="another process took over: look at `mongover lock` and `mongover status`",
         after="nothing more was written.",
+        revision=change.revision,
+        gone=seen and document is None,
     )
-    error.revision = change.revision
-    error.gone = document is None
-    return error
 
 
 class History(Protocol):

@@ -131,9 +131,7 @@ class MongoHistory:
     def _conflict(self, change: Change, session: ClientSession | None) -> RecordConflict:
         # In a transaction the failed write ended it, so nothing can be read there any more.
         if session is not None:
-            unseen = conflict(change, None)
-            unseen.gone = False
-            return unseen
+            return conflict(change, None, seen=False)
         return conflict(change, self._collection.find_one({"_id": change.revision}))
 
 

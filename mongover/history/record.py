@@ -47,7 +47,7 @@ class Direction(StrEnum):
     DOWN = "down"
 
 
-class Outcome(StrEnum):
+class Remains(StrEnum):
     """What a failed or interrupted attempt is known to have left."""
 
     NOTHING = "nothing"
@@ -108,7 +108,7 @@ class Record:
     down_revision: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     direction: Direction = Direction.UP
-    outcome: Outcome | None = None
+    outcome: Remains | None = None
     sequence: int = 0
     attempt: int = 0
     run: str | None = None
@@ -146,7 +146,7 @@ class Record:
     @property
     def blocked(self) -> bool:
         """Whether only a person can say what the last attempt left behind."""
-        if self.state not in STOPPED or self.outcome is not Outcome.UNKNOWN:
+        if self.state not in STOPPED or self.outcome is not Remains.UNKNOWN:
             return False
         return not self.repeatable or self.ledger is None or self.ledger.blocked
 
@@ -196,6 +196,11 @@ _TUPLES: Final = frozenset({"down_revision", "depends_on", "collections", "warni
 _REPAIR_HINT: Final = "correct the field by hand, or restore the collection from a backup"
 
 
+def someone_runs(known: Mapping[str, Record]) -> bool:
+    """Whether a record says that its revision is being run."""
+    return any(record.state in RUNNING for record in known.values())
+
+
 def parse_record(document: Mapping[str, Any]) -> Record:
     """The record that a stored document holds; unknown fields are left alone.
 
@@ -221,7 +226,7 @@ def parse_record(document: Mapping[str, Any]) -> Record:
         revision=document["_id"],
         state=_state(document),
         direction=_member(document, "direction", Direction, Direction.UP),
-        outcome=None if outcome is None else _member(document, "outcome", Outcome),
+        outcome=None if outcome is None else _member(document, "outcome", Remains),
         checkpoint=document.get("checkpoint"),
         ledger=_ledger(document),
         **values,

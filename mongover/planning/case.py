@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mongover.errors import BadRecord, DuplicateRevision, OutOfOrder, UnknownTarget, Where
-from mongover.history.record import RUNNING, STOPPED, Direction, Outcome, State
+from mongover.history.record import RUNNING, STOPPED, Direction, Remains, State
 from mongover.planning.graph import NO_NUMBER, Graph, Node, number_of
 from mongover.planning.targets import Targets
 from mongover.revisions.folder import duplicate_of
@@ -151,7 +151,7 @@ def left_something(record: Record) -> bool:
 def half_done(record: Record, direction: Direction) -> bool:
     """Whether an attempt in this direction stopped and may have left something."""
     stopped = record.state in STOPPED and record.direction is direction
-    return stopped and record.outcome is not Outcome.NOTHING
+    return stopped and record.outcome is not Remains.NOTHING
 
 
 def running_ids(case: Case, ids: Iterable[str]) -> tuple[str, ...]:

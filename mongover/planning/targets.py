@@ -32,7 +32,7 @@ _GRAMMAR: Final = "a target is head, base, 0004, users, users@head, users@0004, 
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TypedTarget:
     """A target as it was typed, taken apart but not yet looked up.
 
     Attributes:
@@ -50,7 +50,7 @@ class Target:
     steps: int
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str) -> TypedTarget:
     """Take a target apart.
 
     Raises:
@@ -64,7 +64,7 @@ def parse_target(text: str) -> Target:
         raise UnknownTarget(f"{text!r} is a walk of no steps", hint=_GRAMMAR)
     steps = min(int(digits[:10]), _FARTHEST) if digits else 0
     down = (found["walk"] or "").startswith("-")
-    return Target(
+    return TypedTarget(
         text.strip(), found["line"], found["rest"], found["name"], -steps if down else steps
     )
 
@@ -236,14 +236,14 @@ class Targets:
 
     # How a target is read: an exact schema or id wins over any other reading of its text.
 
-    def _names_schema(self, target: Target) -> bool:
+    def _names_schema(self, target: TypedTarget) -> bool:
         return target.line is None and target.rest in self.graph.lines
 
-    def _name(self, target: Target) -> str:
+    def _name(self, target: TypedTarget) -> str:
         exact = target.rest in self.graph.nodes or self._names_schema(target)
         return target.rest if exact else target.name
 
-    def _lines(self, target: Target) -> tuple[str | None, ...]:
+    def _lines(self, target: TypedTarget) -> tuple[str | None, ...]:
         if target.line is None:
             return self.graph.schemas
         schema = target.line or None
@@ -257,7 +257,7 @@ class Targets:
     def _applied_in(self, lines: Collection[str | None]) -> list[str]:
         return [each for each in self.applied if self.graph.nodes[each].schema in lines]
 
-    def _next(self, target: Target, lines: Collection[str | None]) -> tuple[str, ...]:
+    def _next(self, target: TypedTarget, lines: Collection[str | None]) -> tuple[str, ...]:
         for schema in lines:
             self.graph.check_heads(schema, applied=self.applied)
         done = set(self.applied)
@@ -267,12 +267,12 @@ class Targets:
         _check_walk(target, len(pending), "pending")
         return tuple(pending[: target.steps])
 
-    def _last(self, target: Target, lines: Collection[str | None]) -> tuple[str, ...]:
+    def _last(self, target: TypedTarget, lines: Collection[str | None]) -> tuple[str, ...]:
         applied = self._applied_in(lines)
         _check_walk(target, len(applied), "applied")
         return tuple(reversed(applied[target.steps :]))
 
-    def _ids(self, target: Target) -> tuple[str, ...]:
+    def _ids(self, target: TypedTarget) -> tuple[str, ...]:
         """The revisions that a target with a name stands for, its walk walked."""
         name, lines = self._name(target), self._lines(target)
         if self._names_schema(target):
@@ -289,7 +289,9 @@ class Targets:
             found.extend(self.graph.heads(schema))
         return tuple(found)
 
-    def _named(self, target: Target, name: str, lines: Collection[str | None]) -> tuple[str, ...]:
+    def _named(
+        self, target: TypedTarget, name: str, lines: Collection[str | None]
+    ) -> tuple[str, ...]:
         if name in ("head", "heads"):
             return self._heads(lines)
         if name == "base":
@@ -305,7 +307,7 @@ class Targets:
         done = set(applied)
         return tuple(each for each in applied if done.isdisjoint(self.graph.in_line(each, up=True)))
 
-    def _single(self, target: Target, ids: Sequence[str]) -> str:
+    def _single(self, target: TypedTarget, ids: Sequence[str]) -> str:
         if target.name == "current" and ids:
             return ids[-1]
         if len(ids) == 1:
@@ -316,7 +318,7 @@ class Targets:
             )
         raise self._ambiguous(target, ids)
 
-    def _find(self, target: Target, name: str, lines: Collection[str | None]) -> str:
+    def _find(self, target: TypedTarget, name: str, lines: Collection[str | None]) -> str:
         if name in self.graph.nodes:
             return self._in_line(target, name, lines)
         candidates = self._fitting(name)
@@ -341,7 +343,7 @@ class Targets:
         begun = [each for each in self.graph.nodes if name and each.startswith(name)]
         return list(dict.fromkeys((*same, *begun)))
 
-    def _in_line(self, target: Target, identifier: str, lines: Collection[str | None]) -> str:
+    def _in_line(self, target: TypedTarget, identifier: str, lines: Collection[str | None]) -> str:
         schema = self.graph.nodes[identifier].schema
         if schema in lines:
             return identifier
@@ -352,7 +354,7 @@ class Targets:
             hint=f"say {where}, or one of {_some(self.graph.lines[target.line or None])}",
         )
 
-    def _walk(self, target: Target, start: str) -> str:
+    def _walk(self, target: TypedTarget, start: str) -> str:
         """The walk from a revision; from `base`, where nothing is applied, its first step is it."""
         here, left, met = start, abs(target.steps), {start}
         if target.name == "base":
@@ -371,7 +373,7 @@ class Targets:
             met.add(here)
         return here
 
-    def _too_far(self, target: Target, start: str, walked: int) -> NoReturn:
+    def _too_far(self, target: TypedTarget, start: str, walked: int) -> NoReturn:
         schema = self.graph.nodes[start].schema
         side, end = ("above", "head") if target.steps > 0 else ("below", "base")
         from_ = "base" if target.name == "base" else start
@@ -381,14 +383,14 @@ class Targets:
             hint=f"the end is {schema or ''}@{end}",
         )
 
-    def _ambiguous(self, target: Target, ids: Sequence[str]) -> AmbiguousTarget:
+    def _ambiguous(self, target: TypedTarget, ids: Sequence[str]) -> AmbiguousTarget:
         return AmbiguousTarget(
             f"{target.text} can be {_some(ids, 'or')}",
             hint="name one of them in full",
             notes=[describe(self.graph.nodes[each]) for each in ids[:SHOWN]],
         )
 
-    def _unknown(self, target: Target, name: str) -> UnknownTarget:
+    def _unknown(self, target: TypedTarget, name: str) -> UnknownTarget:
         what = "is no schema" if name == target.line else "is no revision, schema or word"
         whole = "" if name == target.text else f"{target.text}: "
         return UnknownTarget(f"{whole}{name!r} {what}", hint=self._hint(name))
@@ -413,7 +415,7 @@ def _steps(count: int) -> str:
     return "is only 1 step" if count == 1 else f"are only {count} steps" if count else "is no step"
 
 
-def _check_walk(target: Target, there: int, kind: str) -> None:
+def _check_walk(target: TypedTarget, there: int, kind: str) -> None:
     if abs(target.steps) > there:
         revisions = "revision" if there == 1 else "revisions"
         count = f"only {there} {kind} {revisions}" if there else f"no {kind} revisions"

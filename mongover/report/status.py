@@ -1,21 +1,25 @@
-"""What stands in the database beside the history: collections, their sizes and indexes."""
+"""Where the lines stand, and beside them the collections with their sizes and indexes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mongover.history import changes
+from mongover.errors import UnknownTarget
 from mongover.history.record import RUNNING
+from mongover.planning.lines import status_rows
+from mongover.planning.problems import find_problems
+from mongover.report.seen import see
 from mongover.running.events import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from mongover.database.server import ServerInfo
     from mongover.history.lease import LeaseState
     from mongover.history.record import Direction, Record
+    from mongover.history.store import Store
     from mongover.operations.base import Place
     from mongover.planning.lines import StatusRow
     from mongover.planning.problems import Problem
@@ -197,25 +201,43 @@ def survey_lines(
     )
 
 
-def without_dead(
-    before: Mapping[str, Record], lock: LeaseState | None, after: Mapping[str, Record]
-) -> dict[str, Record]:
-    """The history `after`, with what a dead holder left running shown as interrupted.
+def status_of(
+    store: Store,
+    files: RevisionFiles,
+    *,
+    database: str,
+    schema: str | None,
+    sources: Callable[[str], str],
+) -> Status:
+    """The whole picture of all lines, or of that of one schema, in one look at the history.
 
-    `before` was read ahead of the lease and `after` behind it: what runs in both while its owner
-    did not hold the lease in between has nobody any more who could end it.
+    Raises:
+        UnknownTarget: there is no such schema.
     """
-    holder = lock.owner if lock is not None and lock.held else None
+    seen = see(store)
+    known = seen.known
+    rows = _rows(files, known, schema)
+    applied = [record for record in known.values() if record.counts_as_applied]
+    schemas = survey_lines(store.server, rows, files, applied)
+    return Status(
+        database=database,
+        server=store.server.info(),
+        schemas=schemas,
+        applied=len(applied),
+        pending=tuple(revision for line in schemas for revision in line.pending),
+        problems=tuple(find_problems(files, known, sources=sources)),
+        lock=seen.lock,
+        last=max(applied, key=lambda record: record.sequence, default=None),
+        running=running_of(known.values()),
+    )
 
-    def is_dead(record: Record) -> bool:
-        seen = before.get(record.revision)
-        return (
-            record.state in RUNNING
-            and seen is not None
-            and (seen.state, seen.owner, seen.fence) == (record.state, record.owner, record.fence)
-            and record.owner != holder
-        )
 
-    return {
-        name: changes.swept(record) if is_dead(record) else record for name, record in after.items()
-    }
+def _rows(
+    files: RevisionFiles, known: Mapping[str, Record], schema: str | None
+) -> Sequence[StatusRow]:
+    rows = status_rows(files, known)
+    chosen = [row for row in rows if schema in (None, row.schema)]
+    if not chosen and schema is not None:
+        names = ", ".join(str(row.schema) for row in rows)
+        raise UnknownTarget(f"there is no schema {schema!r}", hint=f"known: {names}")
+    return chosen

@@ -131,14 +131,13 @@ def duplicate_of(
         else "give one of them the next free number, the one that is applied nowhere"
         " (`mongover status` tells)"
     )
-    error = DuplicateRevision(
+    return DuplicateRevision(
         f"{len(paths)} files carry the number {file_id(paths[0])}: {names}",
         hint=f"{which}: mongover rebase {moved.name}",
         notes=[str(path) for path in paths],
         where=Where(moved),
+        paths=paths,
     )
-    error.paths = tuple(paths)
-    return error
 
 
 def _newest(entries: Sequence[os.DirEntry[str]], paths: Sequence[Path]) -> Path:

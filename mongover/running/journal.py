@@ -4,83 +4,28 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mongover.database.faults import chain, is_unreadable, is_unsure
 from mongover.history import changes
 from mongover.history.ledger import Begun, End, Entry, Risk
-from mongover.history.record import Outcome
+from mongover.history.record import Remains
 from mongover.operations.base import Former
 from mongover.operations.bulk.checkpoints import fingerprint
 from mongover.running import events
 from mongover.running.stop import StopNow, is_interruption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Mapping
     from contextlib import AbstractContextManager
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-    from mongover.database.command_watch import CommandWatch
-    from mongover.history.changes import Attempt, History
-    from mongover.history.effects import Ours
+    from mongover.history.changes import Attempt
     from mongover.operations import Operation
-    from mongover.operations.base import Abilities, Advance, Stake, Ticket
-    from mongover.running.events import Listener
-    from mongover.running.long_work import LongWork, Workplace
+    from mongover.operations.base import Advance, Stake, Ticket
+    from mongover.running.long_work import LongWork
     from mongover.running.ownership import Ownership
     from mongover.running.passage import Passage
-    from mongover.running.stop import Stop
-
-
-class Holding(Protocol):
-    """What a run needs of a lease that it holds."""
-
-    owner: str
-    fence: int
-
-    @property
-    def lost(self) -> str | None:
-        """Why it can no longer be trusted, or None."""
-        ...
-
-    def check(self) -> None:
-        """Raise LockLost once it is lost."""
-        ...
-
-    def guard(self, session: Any) -> None:
-        """Make the session's transaction depend on the lease."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every step of one run shares."""
-
-    run: str
-    database: Any  # a pymongo Database
-    history: History
-    lease: Holding
-    listener: Listener
-    stop: Stop
-    by: Mapping[str, Any]
-    redact: Callable[[str], str]
-    transact: Callable[[Callable[[], None]], None]  # runs its argument in one transaction
-    session: Any  # the run's ClientSession
-    transactions: bool  # whether the server has them
-    strict: bool
-    max_time_ms: int
-    protected: Container[str]  # the collections that are mongover's own
-    watch: CommandWatch  # of the driver's commands
-    server: Abilities  # what the server can do
-    workplace: Workplace | None = None  # where long operations keep their checkpoints
-    target: str = ""  # of the plan
-    ours: Mapping[str, Ours] = field(default_factory=dict)  # by revision: what it has made
-    allowed: Collection[str] = ()  # what a downgrade may destroy although no revision made it
-
-    @property
-    def written(self) -> bool:
-        """Whether anything but mongover's own was written to since the watch forgot."""
-        return any(name not in self.protected for name in self.watch.written.copy())
+    from mongover.running.surroundings import Surroundings
 
 
 @dataclass(slots=True)
@@ -105,10 +50,14 @@ class StepJournal:
     _ticketed: bool = False
     _batches: bool = False
 
+    def start(self) -> None:
+        """The revision's code begins now: count its time from here."""
+        self.started = time.monotonic()
+
     def check(self) -> None:
         """Stop here when the lease is lost or a stop was asked for and is safe."""
-        self.around.lease.check()
-        self.around.stop.check()
+        self.around.means.lease.check()
+        self.around.voice.stop.check()
 
     def unrepeatable(self, reason: str) -> None:
         """Write into the record, once, that what follows must not be done twice."""
@@ -131,8 +80,8 @@ class StepJournal:
         if isinstance(recorded, Entry):
             self.ownership.finished(operation, recorded.outcome)
             revision = self.attempt.revision
-            self.around.listener(events.OperationStarted(revision, text))
-            self.around.listener(events.OperationFinished(revision, text, "skipped", 0.0))
+            self._tell(events.OperationStarted(revision, text))
+            self._tell(events.OperationFinished(revision, text, "skipped", 0.0))
             return Former(recorded.outcome)
         return Former(proof=recorded.proof) if isinstance(recorded, Begun) else None
 
@@ -148,7 +97,7 @@ class StepJournal:
             loose = self.passage.loose and self.declared is None and self.repeatable
             self.repeatable = self.repeatable and not loose
             self._note(repeatable=False if loose else None)
-        self.around.watch.written.clear()
+        self.around.means.server.watch.written.clear()
 
     def held(self, operation: Operation) -> None:
         """Record that the operation's checkpoints tell exactly how far it is."""
@@ -164,9 +113,12 @@ class StepJournal:
         self.touched_server = True
         raise self.passage.lost_track()
 
+    def _tell(self, event: events.Event) -> None:
+        self.around.voice.listener(event)
+
     def _note(self, *, repeatable: bool | None = None) -> None:
         change = changes.note(self.attempt, self.passage.ledger, repeatable=repeatable)
-        self.around.history.write([change])
+        self.around.means.history.write([change])
 
     def touched(self, collection: str) -> None:
         """Note a collection that the revision works on."""
@@ -174,13 +126,13 @@ class StepJournal:
 
     def warning(self, message: str) -> None:
         """Keep a failed creation that `strict = false` forgives."""
-        self.warnings.append(self.around.redact(message))
-        self.around.listener(events.Notice(message, self.attempt.revision, "warning"))
+        self.warnings.append(self.around.voice.redact(message))
+        self._tell(events.Notice(message, self.attempt.revision, "warning"))
 
     def operation_started(self, operation: Operation) -> None:
         """Tell that an operation begins."""
         text = operation.describe()
-        self.around.listener(events.OperationStarted(self.attempt.revision, text))
+        self._tell(events.OperationStarted(self.attempt.revision, text))
 
     def operation_finished(self, operation: Operation, seconds: float, outcome: str) -> None:
         """Tell how an operation ended."""
@@ -188,12 +140,12 @@ class StepJournal:
         self.passage.end(outcome)
         self.ownership.finished(operation, outcome)
         done = events.OperationFinished(self.attempt.revision, text, outcome, seconds)
-        self.around.listener(done)
+        self._tell(done)
 
     def progress(self, operation: Operation, advance: Advance) -> None:
         """Tell how far a long operation is, and now and then write it into the record."""
         seconds = time.monotonic() - self.started
-        self.around.listener(self.long_work.note(operation, advance, seconds))
+        self._tell(self.long_work.note(operation, advance, seconds))
 
     def ticket(self, operation: Operation) -> Ticket | None:
         """Where a long operation keeps its checkpoints."""
@@ -211,20 +163,20 @@ class StepJournal:
             text += " (leaves it half done)"
         self._batches = True
         notice = events.Notice(text, revision, "warning")
-        return self.around.stop.at_edges(deferred=lambda: self.around.listener(notice))
+        return self.around.voice.stop.at_edges(deferred=lambda: self._tell(notice))
 
     def edge(self) -> None:
         """Stop here, between two batches, when the lease is lost or a stop was asked for."""
-        self.around.lease.check()
+        self.around.means.lease.check()
         try:
-            self.around.stop.edge()
+            self.around.voice.stop.edge()
         except StopNow as stop:
             self.edge_stop = stop
             raise
 
     def message(self, text: str) -> None:
         """Pass on what the revision itself says."""
-        self.around.listener(events.Notice(text, self.attempt.revision))
+        self._tell(events.Notice(text, self.attempt.revision))
 
     @property
     def can_stop(self) -> bool:
@@ -251,16 +203,16 @@ class StepJournal:
         return End.FAILED
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Remains:
         """What is known of what an attempt that ended badly leaves."""
         untouched = not self.touched_server and self.passage.ledger.empty
-        return Outcome.NOTHING if self.attempt.transaction or untouched else Outcome.UNKNOWN
+        return Remains.NOTHING if self.attempt.transaction or untouched else Remains.UNKNOWN
 
     @property
     def blocks(self) -> bool:
         """Whether an attempt that ends here leaves what only a person can judge."""
         unclear = not self.repeatable or self.passage.ledger.blocked
-        return unclear and self.outcome is Outcome.UNKNOWN
+        return unclear and self.outcome is Remains.UNKNOWN
 
     @property
     def milliseconds(self) -> float:

@@ -89,11 +89,11 @@ def losses_of(
     plan: Plan, owners: Mapping[str, Ours], db: Any, allowed: Collection[str] = ()
 ) -> Losses:
     """What the steps of a downgrade would destroy; reads only."""
-    look = _Look(db, allowed)
+    seen = _Look(db, allowed)
     for step in plan.steps:
         if step.direction is Direction.DOWN:
-            look.step(step, owners[step.revision.id].copy())
-    return Losses(tuple(look.destroys), tuple(dict.fromkeys(look.unforeseen)))
+            seen.step(step, owners[step.revision.id].copy())
+    return Losses(tuple(seen.destroys), tuple(dict.fromkeys(seen.unforeseen)))
 
 
 def refuse_losses(plan: Plan, losses: Losses) -> None:
@@ -104,8 +104,7 @@ def refuse_losses(plan: Plan, losses: Losses) -> None:
     """
     errors = [_error(plan, each) for each in losses.destroys if each.certain and each.refused]
     if errors:
-        errors[0].notes = tuple(f"also: {each.message}" for each in errors[1:])
-        raise errors[0]
+        raise errors[0].but(notes=[f"also: {each.message}" for each in errors[1:]])
 
 
 def _error(plan: Plan, foretold: Foretold) -> NotOurs:

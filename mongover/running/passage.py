@@ -42,6 +42,10 @@ class Passage:
     def __post_init__(self) -> None:
         self.ledger = self.found
 
+    def anew(self) -> Passage:
+        """The way of one more try, from the first operation on: its transaction was undone."""
+        return Passage(self.revision, self.found, lenient=self.lenient)
+
     def arrive(self, operation: str, identity: str) -> Entry | Begun | None:
         """What is recorded of the operation that the code asks for now; None if nothing.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mongover.running.stop import Stop
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is asked for, and by whom it is heard and stopped."""
 

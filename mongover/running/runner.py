@@ -7,43 +7,37 @@ to `applied` is part of the revision's own transaction.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pymongo.errors import PyMongoError
-from pymongo.write_concern import WriteConcern
 
 from mongover.database.faults import describe, message_of
-from mongover.errors import Interrupted, LockLost, RecordConflict, TransactionsUnsupported
+from mongover.errors import (
+    Interrupted,
+    LockLost,
+    MongoverError,
+    RecordConflict,
+    TransactionsUnsupported,
+)
 from mongover.history import changes
-from mongover.history.changes import Attempt
-from mongover.history.effects import Ours
 from mongover.history.record import Direction, State
-from mongover.operations import Operations, Target
-from mongover.planning.plan import subject_of
+from mongover.operations import Operations
 from mongover.running import events
 from mongover.running.bodies import refuse_large, refuse_misuse
-from mongover.running.failure import explain_failure, lost_record, stopped_between, way_on
-from mongover.running.journal import StepJournal
-from mongover.running.long_work import LongWork
-from mongover.running.ownership import Ownership
-from mongover.running.passage import Passage
+from mongover.running.failure import explain_failure, lost_record, stopped_between
 from mongover.running.script import load_script
 from mongover.running.stop import is_interruption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
-    from mongover.errors import MongoverError
     from mongover.history.changes import Change
-    from mongover.history.ledger import Ledger
-    from mongover.history.record import Record
-    from mongover.planning.plan import Plan, Step
-    from mongover.running.journal import Surroundings
+    from mongover.planning.plan import Plan
     from mongover.running.script import Script
+    from mongover.running.step_run import PlanRun, StepRun
 
 
 def load_scripts(plan: Plan, *, project: Path) -> list[Script]:
@@ -80,326 +74,211 @@ def refuse_transactions(plan: Plan, *, available: bool) -> None:
             )
 
 
-def run_plan(
-    plan: Plan, scripts: Sequence[Script], known: Mapping[str, Record], around: Surroundings
-) -> tuple[str, ...]:
+def run_plan(whole: PlanRun) -> tuple[str, ...]:
     """Run every step and return the warnings; the history tells the truth wherever it ends.
 
     Raises:
         MongoverError: a step failed, was interrupted or lost its lease; its record says so.
     """
-    sequence = max((record.sequence for record in known.values()), default=0)
     warnings: list[str] = []
-    journal = None
-    for index, (step, script) in enumerate(zip(plan.steps, scripts, strict=True)):
-        if journal is None:
-            journal = _begin(step, known, around)
-        _tell_start(plan, index, around)
-        flip = _execute(plan, index, script, journal, sequence + index + 1, around)
-        warnings += journal.warnings
-        following = plan.steps[index + 1 : index + 2]
-        journal = _go_on(plan, index, flip, journal, following, known, around)
+    run: StepRun | None = _begun(whole.first())
+    while run is not None:
+        _tell_start(run)
+        flip = _execute(run)
+        warnings += run.journal.warnings
+        run = _go_on(run, flip)
     return tuple(warnings)
 
 
-def _attempt(step: Step, around: Surroundings) -> Attempt:
-    return Attempt(
-        revision=step.revision.id,
-        direction=step.direction,
-        run=around.run,
-        owner=around.lease.owner,
-        fence=around.lease.fence,
-        by=around.by,
-        checksum=step.revision.checksum,
-        transaction=step.revision.transaction,
-        repeatable=step.revision.repeatable is not False,
-    )
-
-
-def _journal(step: Step, known: Mapping[str, Record], around: Surroundings) -> StepJournal:
-    attempt, record = _attempt(step, around), known.get(step.revision.id)
-    long_work = LongWork(
-        attempt,
-        step.revision,
-        database=around.database,
-        history=around.history,
-        workplace=around.workplace,
-        goes_on=changes.continues(record, attempt.direction),
-    )
-    journal = StepJournal(
-        attempt,
-        around,
-        declared=step.revision.repeatable,
-        started=time.monotonic(),
-        long_work=long_work,
-        passage=_passage(step, changes.ledger_before(record, attempt.direction)),
-        ownership=_ownership(step, around),
-    )
-    journal.repeatable = attempt.repeatable
-    return journal
-
-
-def _passage(step: Step, found: Ledger) -> Passage:
-    return Passage(step.revision.id, found, lenient=step.revision.repeatable is True)
-
-
-def _ownership(step: Step, around: Surroundings) -> Ownership:
-    return Ownership(
-        around.database,
-        step.revision.id,
-        around.ours.get(step.revision.id) or Ours(),
-        undoes=around.target if step.direction is Direction.DOWN else None,
-        allowed=around.allowed,
-        own=around.protected,
-    )
-
-
-def _begin_change(step: Step, journal: StepJournal, known: Mapping[str, Record]) -> Change:
-    subject = subject_of(step.revision)
-    return changes.begin(journal.attempt, known.get(step.revision.id), subject)
-
-
-def _begin(step: Step, known: Mapping[str, Record], around: Surroundings) -> StepJournal:
-    around.lease.check()
-    journal = _journal(step, known, around)
-    around.history.write([_begin_change(step, journal, known)])
+def _begun(run: StepRun) -> StepRun:
+    lease = run.means.lease
+    lease.check()
+    run.means.history.write([run.beginning()])
     # Who was stopped for longer than the lease just now begins no work.
-    around.lease.check()
-    return journal
+    lease.check()
+    return run
 
 
-def _go_on(  # noqa: PLR0917 - one private step of run_plan
-    plan: Plan,
-    index: int,
-    flip: Change | None,
-    journal: StepJournal,
-    following: Sequence[Step],
-    known: Mapping[str, Record],
-    around: Surroundings,
-) -> StepJournal | None:
+def _go_on(run: StepRun, flip: Change | None) -> StepRun | None:
     """Write the end of one step and, in the same write, the beginning of the next."""
     changes = [] if flip is None else [flip]
-    stopping = around.stop.requested
-    upcoming = None
-    if following and not stopping and around.lease.lost is None:
-        upcoming = _journal(following[0], known, around)
-        changes.append(_begin_change(following[0], upcoming, known))
-    _write_end(changes, plan.steps[index], around)
-    journal.long_work.forget()
-    _tell_end(plan, index, journal, around)
-    if following and stopping:
-        raise stopped_between(plan, index)
-    if following:
-        around.lease.check()
-    return upcoming
+    stopping, upcoming = run.voice.stop.requested, run.following()
+    together = upcoming is not None and not stopping and run.means.lease.lost is None
+    if upcoming is not None and together:
+        changes.append(upcoming.beginning())
+    _write_end(run, changes)
+    run.journal.long_work.forget()
+    _tell_end(run)
+    if upcoming is None:
+        return None
+    if stopping:
+        raise stopped_between(run)
+    run.means.lease.check()
+    return upcoming if together else _begun(upcoming)
 
 
-def _write_end(changes: Sequence[Change], step: Step, around: Surroundings) -> None:
+def _write_end(run: StepRun, changes: Sequence[Change]) -> None:
     try:
         if changes:
-            around.history.write(changes)
+            run.means.history.write(changes)
     except RecordConflict as error:
-        if error.revision != step.revision.id:
+        if error.revision != run.revision.id:
             raise
-        raise lost_record(step, error) from error
+        raise lost_record(run, error) from error
     except PyMongoError as error:
         error.add_note(
-            f"{step.revision.id} ran to its end, but its record could not be written: the next "
+            f"{run.revision.id} ran to its end, but its record could not be written: the next "
             "run finds it interrupted, and `mongover status` says how to go on"
         )
         raise
 
 
-def _execute(  # noqa: PLR0917 - one private step of run_plan
-    plan: Plan,
-    index: int,
-    script: Script,
-    journal: StepJournal,
-    sequence: int,
-    around: Surroundings,
-) -> Change | None:
+def _execute(run: StepRun) -> Change | None:
     """Run one revision's code; return the flip that is still to be written, if any."""
-    step = plan.steps[index]
-    journal.started = time.monotonic()
+    run.journal.start()
     try:
-        if step.revision.transaction:
-            _run_in_transaction(step, script, journal, sequence, around)
+        if run.revision.transaction:
+            _run_in_transaction(run)
             return None
-        _run_code(step, script, journal, around)
-        _settle(journal)
-        return _flip(journal, sequence)
+        _run_code(run)
+        _settle(run)
+        return run.flip()
     except BaseException as error:
-        if _landed(step, error, around):
+        if _landed(run, error):
             return None
-        explained = explain_failure(step, journal, error, around, way_on=way_on(plan, index))
-        _record_stop(step, journal, error, explained, around)
-        _tell_failure(plan, index, journal, error, around)
-        if explained is error:
-            raise
-        raise explained from error
+        explained = _record_stop(run, error, explain_failure(run, error))
+        _tell_failure(run, error)
+        if not isinstance(error, MongoverError):
+            raise explained from error
+    # Within the `except` the copy's own context would be lost to the error that it is a copy of.
+    try:
+        raise explained
+    finally:
+        del explained  # its trace holds this frame
 
 
-def _settle(journal: StepJournal) -> None:
+def _settle(run: StepRun) -> None:
     """Note what came to be by op.db; what cannot be read is nobody's, and the step goes on."""
     with suppress(PyMongoError):
-        journal.ownership.settle()
+        run.journal.ownership.settle()
 
 
-def _flip(journal: StepJournal, sequence: int) -> Change:
-    return changes.finish(
-        journal.attempt,
-        sequence=sequence,
-        duration_ms=journal.milliseconds,
-        collections=tuple(journal.collections),
-        warnings=tuple(journal.warnings),
-        ledger=journal.passage.ledger,
-        effects=journal.ownership.effects,
-    )
+def _run_in_transaction(run: StepRun) -> None:
+    means = run.means
 
-
-def _run_in_transaction(
-    step: Step, script: Script, journal: StepJournal, sequence: int, around: Surroundings
-) -> None:
     def work() -> None:
-        journal.collections.clear()
-        journal.warnings.clear()
-        journal.passage = _passage(step, journal.passage.found)
-        journal.ownership.reset()
-        _run_code(step, script, journal, around)
-        around.lease.guard(around.session)
-        around.history.write([_flip(journal, sequence)], session=around.session)
+        run.start_over()
+        _run_code(run)
+        means.lease.guard(means.session)
+        means.history.write([run.flip()], session=means.session)
 
-    around.transact(work)
+    run.around.transact(work)
 
 
-def _run_code(step: Step, script: Script, journal: StepJournal, around: Surroundings) -> None:
-    op = Operations(_target(journal, around))
-    journal.long_work.module = script.module.__name__
-    journal.long_work.paths = script.paths
-    with around.stop.user_code(
-        safe=lambda: journal.can_stop, deferred=lambda: _tell_deferred(step, around)
+def _run_code(run: StepRun) -> None:
+    op = Operations(run.target())
+    run.journal.long_work.module = run.script.module.__name__
+    run.journal.long_work.paths = run.script.paths
+    with run.voice.stop.user_code(
+        safe=lambda: run.journal.can_stop, deferred=lambda: _tell_deferred(run)
     ):
-        script.run(step.direction, op)
-    journal.passage.close()
-    around.lease.check()
+        run.script.run(run.step.direction, op)
+    run.journal.passage.close()
+    run.means.lease.check()
 
 
-def _target(journal: StepJournal, around: Surroundings) -> Target:
-    database = around.database
-    if journal.attempt.transaction:  # its concern is the transaction's: one of its own is refused
-        database = database.with_options(write_concern=WriteConcern())
-    return Target(
-        db=database,
-        journal=journal,
-        transaction=journal.attempt.transaction,
-        transactions=around.transactions,
-        strict=around.strict,
-        max_time_ms=around.max_time_ms,
-        protected=around.protected,
-        watch=journal.ownership,
-        server=around.server,
-    )
-
-
-def _landed(step: Step, error: BaseException, around: Surroundings) -> bool:
+def _landed(run: StepRun, error: BaseException) -> bool:
     """Whether a transaction was committed whatever its errors said: the flip was part of it."""
-    if not step.revision.transaction or isinstance(error, LockLost):
+    if not run.revision.transaction or isinstance(error, LockLost):
         return False
     try:
-        found = around.history.read_one(step.revision.id)
+        found = run.means.history.read_one(run.revision.id)
     except PyMongoError:  # the write of the failure meets the same server, and tells of it
         return False
-    return found is not None and found.run == around.run and _is_done(found, step.direction)
+    done = State.APPLIED if run.step.direction is Direction.UP else State.REVERTED
+    return found is not None and found.run == run.around.run and found.state is done
 
 
-def _record_stop(
-    step: Step,
-    journal: StepJournal,
-    error: BaseException,
-    explained: MongoverError,
-    around: Surroundings,
-) -> None:
+def _record_stop(run: StepRun, error: BaseException, explained: MongoverError) -> MongoverError:
     """Write how a step ended badly; what cannot be written is said in the error itself."""
     if isinstance(error, LockLost):
-        return
+        return explained
     try:
-        around.history.write([_stop(journal, error, around)])
+        run.means.history.write([_stop(run, error)])
     except RecordConflict as conflict:
-        raise lost_record(step, conflict) from error
+        raise lost_record(run, conflict) from error
     except PyMongoError as unreachable:
-        explained.after = "nothing after it was run."
-        explained.notes += (
-            f"the failure could not be recorded: {around.redact(message_of(unreachable))}",
-            f"{step.revision.id} stays as it is until the next run finds its holder gone",
+        unwritten = (
+            f"the failure could not be recorded: {run.voice.redact(message_of(unreachable))}",
+            f"{run.revision.id} stays as it is until the next run finds its holder gone",
         )
+        notes = (*explained.notes, *unwritten)
+        return explained.but(after="nothing after it was run.", notes=notes)
+    return explained
 
 
-def _stop(journal: StepJournal, error: BaseException, around: Surroundings) -> Change:
-    _settle(journal)
+def _stop(run: StepRun, error: BaseException) -> Change:
+    _settle(run)
+    journal = run.journal
     return changes.stop(
         journal.attempt,
         State.INTERRUPTED if is_interruption(error) else State.FAILED,
         outcome=journal.outcome,
-        error=_described(error, around),
+        error=_described(run, error),
         duration_ms=journal.milliseconds,
         ledger=journal.passage.ledger,
         effects=None if journal.attempt.transaction else journal.ownership.effects,
     )
 
 
-def _is_done(record: Record, direction: Direction) -> bool:
-    done = State.APPLIED if direction is Direction.UP else State.REVERTED
-    return record.state is done
-
-
-def _described(error: BaseException, around: Surroundings) -> dict[str, Any]:
+def _described(run: StepRun, error: BaseException) -> dict[str, Any]:
     """The error for record and listener; a stop that was asked for is named by what it means."""
     if is_interruption(error):
-        return describe(Interrupted("the run was asked to stop"), around.redact)
-    return describe(error, around.redact)
+        return describe(Interrupted("the run was asked to stop"), run.voice.redact)
+    return describe(error, run.voice.redact)
 
 
-def _tell_start(plan: Plan, index: int, around: Surroundings) -> None:
-    step = plan.steps[index]
-    around.listener(
+def _tell_start(run: StepRun) -> None:
+    run.voice.listener(
         events.StepStarted(
-            revision=step.revision.id,
-            schema=step.revision.schema,
-            message=step.revision.message,
-            direction=step.direction,
-            position=index + 1,
-            total=len(plan.steps),
-            transaction=step.revision.transaction,
-            continues=step.continues,
+            revision=run.revision.id,
+            schema=run.revision.schema,
+            message=run.revision.message,
+            direction=run.step.direction,
+            position=run.index + 1,
+            total=len(run.plan.steps),
+            transaction=run.revision.transaction,
+            continues=run.step.continues,
         )
     )
 
 
-def _tell_end(plan: Plan, index: int, journal: StepJournal, around: Surroundings) -> None:
-    step = plan.steps[index]
-    seconds = journal.milliseconds / 1_000
-    around.listener(
-        events.StepFinished(step.revision.id, step.direction, index + 1, len(plan.steps), seconds)
+def _tell_end(run: StepRun) -> None:
+    run.voice.listener(
+        events.StepFinished(
+            run.revision.id,
+            run.step.direction,
+            position=run.index + 1,
+            total=len(run.plan.steps),
+            seconds=run.journal.milliseconds / 1_000,
+        )
     )
 
 
-def _tell_failure(
-    plan: Plan, index: int, journal: StepJournal, error: BaseException, around: Surroundings
-) -> None:
-    step = plan.steps[index]
-    around.listener(
+def _tell_failure(run: StepRun, error: BaseException) -> None:
+    run.voice.listener(
         events.StepFailed(
-            revision=step.revision.id,
-            direction=step.direction,
-            position=index + 1,
-            total=len(plan.steps),
-            seconds=journal.milliseconds / 1_000,
+            revision=run.revision.id,
+            direction=run.step.direction,
+            position=run.index + 1,
+            total=len(run.plan.steps),
+            seconds=run.journal.milliseconds / 1_000,
             state="interrupted" if is_interruption(error) else "failed",
-            message=_described(error, around)["message"],
+            message=_described(run, error)["message"],
         )
     )
 
 
-def _tell_deferred(step: Step, around: Surroundings) -> None:
-    text = f"finishing {step.revision.id}; press Ctrl-C again to stop now (leaves it half done)"
-    around.listener(events.Notice(text, step.revision.id, "warning"))
+def _tell_deferred(run: StepRun) -> None:
+    text = f"finishing {run.revision.id}; press Ctrl-C again to stop now (leaves it half done)"
+    run.voice.listener(events.Notice(text, run.revision.id, "warning"))

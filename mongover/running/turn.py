@@ -8,34 +8,26 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from mongover.errors import (
     Blocked,
     DatabaseError,
-    FilesError,
-    Interrupted,
-    MongoverError,
-    RevisionError,
-    RevisionFailed,
-    UsageError,
 )
 from mongover.history import changes
 from mongover.history.author import author
 from mongover.history.changes import Resolution
-from mongover.history.record import RUNNING, Direction, State
-from mongover.planning.case import applied_in_order, known_graph
+from mongover.history.record import Direction, someone_runs
 from mongover.planning.lines import status_rows
 from mongover.planning.ownership import owners
 from mongover.planning.plan import plan_downgrade, plan_upgrade
-from mongover.planning.targets import Targets
 from mongover.running import events
 from mongover.running.request import RunResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Any
 
     from mongover.config.config import Config
@@ -44,17 +36,15 @@ if TYPE_CHECKING:
     from mongover.history.changes import Change
     from mongover.history.record import Record
     from mongover.history.store import Store
-    from mongover.operations import Operation
     from mongover.planning.plan import Plan
     from mongover.revisions.revision import RevisionFiles
     from mongover.running.events import Listener
     from mongover.running.hold import Held
-    from mongover.running.journal import Surroundings
-    from mongover.running.long_work import Workplace
     from mongover.running.losses import Losses
     from mongover.running.rejects import Retried, RetriedRevision
     from mongover.running.request import Request
-    from mongover.running.script import Script
+    from mongover.running.retrying import Retrying
+    from mongover.running.surroundings import Surroundings
 
     Records = Mapping[str, Record]
 
@@ -103,7 +93,7 @@ class Turn:
         started = time.monotonic()
         known: Records = self.store.history.read()
         if not someone_runs(known):
-            plan, _ = self._plan_retrying(request, known)
+            plan, _ = self._plan_resolving(request, known)
             if not plan.steps and not self._rejecting(request, known):
                 return _nothing(plan, started, request)
         with self._held(request, self._still_needed(request)) as held:
@@ -111,7 +101,7 @@ class Turn:
                 known = self.store.history.read()
                 plan = self.plan(request.direction, request.target, known)
                 return _nothing(plan, started, request)
-            plan, retried = self._plan_retrying(request, held.known)
+            plan, retried = self._plan_resolving(request, held.known)
             if not plan.steps:
                 tried = self._retry_all(request, held)
                 return _nothing(plan, started, request).with_rejects(tried)
@@ -142,103 +132,26 @@ class Turn:
         """
         from mongover.running.rejects import function_gone
 
-        operations = self.noted(revision)
+        retrying = self._retrying(request)
+        operations = retrying.operations(revision)  # what refuses takes no lease
         with self._held(request, lambda _: True) as found:
             held = cast("Held", found)  # always needed, so nothing gives up waiting
-            result = self._try_rejects(request, held, revision, operations)
+            result = retrying.one(held, revision, operations)
         if result.gone:
             raise function_gone(revision, result.gone)
         return result
 
-    def noted(self, revision: str) -> tuple[Operation, ...]:
-        """The operations that a revision's upgrade asks for; nothing of it is done.
+    def _retrying(self, request: Request) -> Retrying:
+        from mongover.running.retrying import Retrying
 
-        Raises:
-            UsageError: the revision has no file to run.
-            RevisionFailed: its code raised.
-        """
-        from mongover.running.noting import noted
-        from mongover.running.script import where_in
-
-        script = self.script(revision)
-        try:
-            return noted(script, Direction.UP)
-        except MongoverError:
-            raise
-        except Exception as error:
-            raise RevisionFailed(
-                f"{revision}: upgrade() raised {type(error).__name__} while it was asked for its "
-                "operations",
-                where=where_in(script.revision.path, error.__traceback__),
-                hint="mend it so that its operations can be told without their effects",
-                after="nothing of it was run.",
-            ) from error
-
-    def _try_rejects(
-        self, request: Request, held: Held, revision: str, operations: Iterable[Operation]
-    ) -> Retried:
-        from mongover.running.rejects import retry_rejects
-
-        def check() -> None:
-            held.lease.check()
-            if request.stop.requested:
-                raise Interrupted(
-                    f"stopped between two rejected documents of {revision}, as asked",
-                    hint="the same command goes on with those that are left",
-                    after="the lock was released.",
-                )
-
-        server = self.store.server
-        return retry_rejects(
-            server.database,
-            self.store.rejects,
-            revision,
-            operations,
-            transactions=server.known().transactions,
-            check=check,
-        )
+        return Retrying(self.store, self.files, self.config.root, request)
 
     def _rejecting(self, request: Request, known: Records) -> tuple[str, ...]:
-        """The applied revisions that the target needs and that kept documents aside."""
-        if not request.retry_rejects:
-            return ()
-        from mongover.running.rejects import rejecting_revisions
-
-        graph, applied = known_graph(self.files, known), applied_in_order(known)
-        scope = graph.ancestors(Targets(graph, applied).upgrade(request.target).ids)
-        kept = rejecting_revisions(self.store.rejects) & scope
-        return tuple(each for each in applied if each in kept and _is_applied(known[each]))
+        """The applied revisions whose rejects the request wants to be tried again."""
+        return self._retrying(request).revisions(known) if request.retry_rejects else ()
 
     def _retry_all(self, request: Request, held: Held) -> tuple[RetriedRevision, ...] | None:
-        if not request.retry_rejects:
-            return None
-        revisions = self._rejecting(request, held.known)
-        return tuple(self._retry_one(request, held, each) for each in revisions)
-
-    def _retry_one(self, request: Request, held: Held, revision: str) -> RetriedRevision:
-        """Retry the rejects of one revision; what is wrong with its code alone stops no other."""
-        from mongover.running.rejects import RetriedRevision, count_rejects, function_gone
-
-        try:
-            result = self._try_rejects(request, held, revision, self.noted(revision))
-            gone = function_gone(revision, result.gone) if result.gone else None
-            problem = "" if gone is None else _told(gone)
-            tried = RetriedRevision(revision, result.done, result.left, problem)
-        except (FilesError, RevisionError, UsageError) as error:
-            left = count_rejects(self.store.rejects, revision)
-            tried = RetriedRevision(revision, 0, left, _told(error))
-        request.listener(events.Notice(tried.sentence(), revision))
-        return tried
-
-    def script(self, revision: str) -> Script:
-        """The code of one revision, loaded to run a part of it."""
-        from mongover.running.script import load_script
-
-        if revision not in self.files.revisions:
-            raise UsageError(
-                f"{revision} has no file to run", hint=f"mongover restore {revision} writes it back"
-            )
-        return load_script(self.files.revisions[revision], paths=(self.config.root,))
+        return self._retrying(request).all(held) if request.retry_rejects else None
 
     def _still_needed(self, request: Request) -> Callable[[Records], bool]:
         def needed(known: Records) -> bool:
@@ -266,7 +179,7 @@ class Turn:
         ) as held:
             yield held
 
-    def _plan_retrying(self, request: Request, known: Records) -> tuple[Plan, Sequence[Change]]:
+    def _plan_resolving(self, request: Request, known: Records) -> tuple[Plan, Sequence[Change]]:
         """The plan, and with `retry` the resolution of the one blocked revision that it runs."""
         blocked = [record for record in known.values() if _can_retry(record)]
         if not request.retry or not blocked:
@@ -288,21 +201,20 @@ class Turn:
         self, request: Request, held: Held, plan: Plan, retried: Sequence[Change]
     ) -> RunResult:
         from mongover.running.runner import load_scripts, refuse_transactions, run_plan
+        from mongover.running.step_run import PlanRun
 
         started, run = time.monotonic(), request.run or uuid4().hex
         info = self.store.server.known()
         refuse_transactions(plan, available=info.transactions)
         scripts = load_scripts(plan, project=self.config.root)
         self._refuse_losses(request, plan, held.known)
-        around = replace(
-            self._surroundings(request, held, run=run, server=info.capabilities),
-            ours=owners(plan, held.known, self.store.history.read_one),
-        )
+        ours = owners(plan, held.known, self.store.history.read_one)
+        around = self._surroundings(request, held, run=run, server=info.capabilities)
         _announce(plan, run, info, request.listener)
         # Only now: all that could refuse the plan has agreed to it.
         self.store.history.write(retried)
         tried = self._retry_all(request, held)
-        warnings = run_plan(plan, scripts, held.known, around)
+        warnings = run_plan(PlanRun(plan, scripts, held.known, around, ours))
         seconds = time.monotonic() - started
         ids = tuple(step.revision.id for step in plan.steps)
         request.listener(events.RunFinished(run, plan.direction, ids, seconds))
@@ -319,44 +231,14 @@ class Turn:
     def _surroundings(
         self, request: Request, held: Held, *, run: str, server: Capabilities
     ) -> Surroundings:
-        from mongover.database.transaction import run_transaction
-        from mongover.running.journal import Surroundings
-
-        def transact(work: Callable[[], None]) -> None:
-            run_transaction(
-                held.session,
-                work,
-                watch=self.store.server.watch,
-                before=held.lease.check,
-                attempts=self.config.transaction_attempts,
-            )
+        from mongover.running.surroundings import Means, Rules, Surroundings, Voice
 
         return Surroundings(
-            run=run,
-            database=self.store.server.database,
-            history=self.store.history,
-            lease=held.lease,
-            listener=request.listener,
-            stop=request.stop,
-            by=self.by,
-            redact=self.redact,
-            transact=transact,
-            session=held.session,
-            transactions=server.transactions,
-            server=server,
-            strict=self.config.strict,
-            max_time_ms=int(self.config.ddl_max_time * 1_000),
-            protected=self.config.own,
-            watch=self.store.server.watch,
-            workplace=_workplace(self.config, self.store),
-            target=request.target,
-            allowed=request.allow_data_loss,
+            run,
+            Means.of(self.store, held, self.config, capabilities=server),
+            Rules.of(self.config, allowed=request.allow_data_loss),
+            Voice(self.by, request.listener, self.redact, request.stop),
         )
-
-
-def someone_runs(known: Records) -> bool:
-    """Whether a record says that its revision is being run."""
-    return any(record.state in RUNNING for record in known.values())
 
 
 def _can_retry(record: Record) -> bool:
@@ -369,20 +251,6 @@ def _several(blocked: Sequence[Record]) -> Blocked:
         f"several revisions are blocked: {names}",
         hint=f'resolve each: mongover resolve {blocked[0].revision} --retry --reason "…"',
         after="nothing was run.",
-    )
-
-
-def _workplace(config: Config, store: Store) -> Workplace | None:
-    """Where long operations keep their checkpoints; None where workers cannot connect."""
-    from mongover.running.long_work import Workplace
-
-    if not store.url:
-        return None
-    return Workplace(
-        own=config.own,
-        url=store.url,
-        database=config.database,
-        timeout=config.connect_timeout,
     )
 
 
@@ -408,18 +276,6 @@ def _nothing(plan: Plan, started: float, request: Request) -> RunResult:
         plan.direction, plan.target, None, (), seconds, tuple(plan.notices), plan.nothing
     )
     return result.with_rejects(() if request.retry_rejects else None)
-
-
-def _is_applied(record: Record) -> bool:
-    return record.state is State.APPLIED
-
-
-def _told(error: MongoverError) -> str:
-    """An error, its place and its way out in one sentence."""
-    place = ""
-    if error.where is not None and error.where.line is not None:
-        place = f" ({error.where.path.name}:{error.where.line})"
-    return f"{error.message}{place}; {error.hint}" if error.hint else f"{error.message}{place}"
 
 
 def _done(plan: Plan, seconds: float) -> str:
