@@ -577,6 +577,7 @@ def test_a_pipeline_may_be_one_stage_or_odd_and_is_read_without_harm() -> None:
     assert recorded("copy", "a", "b", pipeline={"$unset": "v"}).to_json()["pipeline"] == [
         {"$unset": "v"}
     ]
+    spec: Any
     for name in sorted(EACH | {"$group", "$setWindowFields", "$unionWith"}):
         for spec in (None, 1, "x", [], {}):
             flow_of([{name: spec}])

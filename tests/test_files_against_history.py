@@ -125,7 +125,8 @@ def test_what_says_something_else_blocks_both_ways_and_changes_nothing(
         assert raw != TEXT.encode(), name
         path.write_bytes(raw)
         before = dump(project)
-        for act in (migrator.upgrade, lambda: migrator.downgrade("-1")):
+        acts: list[Callable[[], object]] = [migrator.upgrade, lambda: migrator.downgrade("-1")]
+        for act in acts:
             with pytest.raises(Edited, match="0001 was edited") as caught:
                 act()
             assert "mongover diff 0001" in caught.value.notes[1]
@@ -326,7 +327,8 @@ def test_a_newer_database_stops_an_older_release_which_reverts_nothing(
     migrator.upgrade()
     newer.unlink()
     before = dump(project)
-    for act in (migrator.upgrade, lambda: migrator.downgrade("-1")):
+    acts: list[Callable[[], object]] = [migrator.upgrade, lambda: migrator.downgrade("-1")]
+    for act in acts:
         with pytest.raises(Ahead, match="newer than every file") as caught:
             act()
         assert "mongover restore 0002" in caught.value.hint

@@ -296,7 +296,7 @@ def _try_step(history: History, step: str, number: int) -> str:
     direction = Direction.DOWN if step == "down" else Direction.UP
     one = attempt(direction=direction, run=f"run-{number}")
     failure: dict[str, Any] = {"outcome": Outcome.UNKNOWN, "error": {"type": "X"}}
-    changes = {
+    steps: dict[str, Callable[[], Change | None]] = {
         "begin": lambda: changes.begin(one, record, subject()),
         "down": lambda: changes.begin(one, record, subject()) if record else None,
         "finish": lambda: changes.finish(one, sequence=number, duration_ms=1),
@@ -304,7 +304,7 @@ def _try_step(history: History, step: str, number: int) -> str:
         "sweep": lambda: changes.sweep(record) if record else None,
         "stamp": lambda: changes.stamp(subject(), record, by=BY, reason="", sequence=number),
     }
-    change = changes[step]()
+    change = steps[step]()
     try:
         history.write([change] if change else [])
     except RecordConflict:

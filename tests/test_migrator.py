@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,7 +83,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     from mongover.database import server as module  # noqa: PLC0415 - its client is patched
 
     listener = Commands()
-    real = module.MongoClient
+    real = pymongo.MongoClient
 
     def client(*args: Any, **options: Any) -> Any:
         options["event_listeners"] = [*options.get("event_listeners", []), listener]

@@ -696,7 +696,8 @@ def test_ours_is_what_was_made_and_carried_along_and_nothing_else(
     acts: list[tuple[str, ...]],
 ) -> None:
     """A model beside it: a dictionary of who made what is there."""
-    ours, there = Ours(), {}
+    ours = Ours()
+    there: dict[str, Any] = {}
     for act, name, *more in acts:
         if act == "foreign":
             there.setdefault(name, "others")
