@@ -184,9 +184,9 @@ def stopped(folder: Path, db: Db, *, after: int = 300) -> str:
 
 ONCE = "batch_size=100, pause=0.05, idempotent=False"
 IN_RANGES = """
-from mongover.operations import serverside
+from mongover.operations.bulk import server_side
 
-server_side.SMALL = serverside.RANGE = 100  # ranges, as for many documents
+server_side.SMALL = server_side.RANGE = 100  # ranges, as for many documents
 
 
 def upgrade(op):

@@ -130,6 +130,12 @@ def test_the_exported_names_are_these_and_can_be_loaded() -> None:
     assert dir(mongover) == sorted(mongover.__all__)
 
 
+def test_the_names_of_the_web_package_can_be_loaded() -> None:
+    web = importlib.import_module("mongover.web")
+    for name in web.__all__:
+        assert getattr(web, name) is not None
+
+
 def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'op'"):
         mongover.op  # noqa: B018 - the access is what is tested

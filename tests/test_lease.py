@@ -601,7 +601,7 @@ WORKER = """
 import os, sys, time
 from pymongo import MongoClient
 from pymongo.write_concern import WriteConcern
-from mongover.lease import Lease
+from mongover.history.lease import Lease
 
 url, name, times, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 client = MongoClient(url, tz_aware=True)
@@ -673,7 +673,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_when_its_lease_ends(
     code = """
     import sys, time
     from pymongo import MongoClient
-    from mongover.lease import Lease
+    from mongover.history.lease import Lease
     client = MongoClient(sys.argv[1], tz_aware=True)
     lease = Lease(client[sys.argv[2]]["_migrations_lock"], holder={"pid": 1}, length=2, wait=0)
     lease.acquire(client.start_session(), lambda state, left: True)

@@ -231,8 +231,8 @@ def test_a_zombie_whose_own_checks_fail_it_is_kept_out_by_the_server(
     project = make(replica_set)
     frozen = (
         "import mongover.history.lease\n"
-        "mongover.lease.Lease.lost = property(lambda self: None)\n"
-        "mongover.lease.Lease._keep = lambda self: None\n"
+        "mongover.history.lease.Lease.lost = property(lambda self: None)\n"
+        "mongover.history.lease.Lease._keep = lambda self: None\n"
     )
     with started(project, "upgrade", patch=frozen) as zombie:
         gate.reached(zombie)

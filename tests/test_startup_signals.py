@@ -87,7 +87,7 @@ def test_outside_the_main_thread_nothing_is_installed(heard: list[str]) -> None:
 
 PROGRAM = """
 import os, signal, sys
-from mongover.shutdown import told_of_shutdown
+from mongover.process import told_of_shutdown
 
 with told_of_shutdown(lambda: print("told", flush=True), later={later}):
     os.kill(os.getpid(), signal.SIGTERM)

@@ -17,9 +17,9 @@ __all__ = ["Tokens", "create_app", "migrations_router", "serve"]
 
 _HOMES = {
     "Tokens": "mongover.web.auth",
-    "create_app": "mongover.web.server",
+    "create_app": "mongover.web.app",
     "migrations_router": "mongover.web.api",
-    "serve": "mongover.web.server",
+    "serve": "mongover.web.app",
 }
 
 
