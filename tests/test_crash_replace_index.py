@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from pymongo import MongoClient
 
 from mongover.testing.crash import run, sweep
@@ -61,6 +62,7 @@ def ended(recovery: Recovery) -> None:
         assert db["active"].count_documents({}) == 2
 
 
+@pytest.mark.deep
 def test_an_upgrade_killed_at_one_of_its_commands_ends_right_with_the_next(
     replica_set: Server, tmp_path: Path, mongo_database: Callable[[Server], str]
 ) -> None:

@@ -16,6 +16,7 @@ from mongover.operations.bulk.checkpoints import Span
 from mongover.operations.bulk.ranges import exact
 from mongover.operations.bulk.reader import GROUP, Reader
 from mongover.operations.bulk.statements import Item, alone, bare, made, parts, together
+from tests.depth import first_of
 from tests.operations_support import Desk
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def item_for(raw: bytes, kind: int) -> Item:
 
 
 @pytest.mark.parametrize("fields", [(), ("value", "other", "third", "absent")])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", first_of(range(5)))
 def test_one_statement_for_many_documents_does_to_each_what_its_own_would(
     standalone_db: Db, seed: int, fields: tuple[str, ...]
 ) -> None:
@@ -103,7 +104,7 @@ def test_one_statement_for_many_documents_does_to_each_what_its_own_would(
     assert again["nModified"] == 0  # none of them is as it was read any more
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", first_of(range(3)))
 def test_in_a_snapshot_one_statement_does_what_a_statement_for_each_does(
     standalone_db: Db, seed: int
 ) -> None:

@@ -24,6 +24,7 @@ from mongover.errors import (
 from mongover.history.changes import Resolution
 from mongover.history.record import Direction
 from mongover.revisions.text import difference
+from tests.depth import examples
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     standalone_project_fixture,
@@ -134,7 +135,7 @@ def test_what_says_something_else_blocks_both_ways_and_changes_nothing(
         assert dump(project) == before, name
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(0.25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     comments=st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)),
     ending=st.sampled_from(["\n", "\r\n", "\r"]),

@@ -36,6 +36,7 @@ from mongover.history.record import (
     State,
     parse_record,
 )
+from tests.depth import examples
 from tests.histories import BY, attempt, subject
 from tests.servers import failpoint
 
@@ -277,7 +278,9 @@ def test_repair_takes_the_file_as_it_is_now(history: History) -> None:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(0.25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.sampled_from(["begin", "finish", "fail", "sweep", "down", "stamp"]), max_size=9))
 def test_memory_and_mongodb_agree_on_every_sequence_of_changes(

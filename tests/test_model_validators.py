@@ -54,6 +54,7 @@ from typing_extensions import TypedDict
 from mongover.errors import OperationConflict, OperationFailed
 from mongover.operations.patterns import carried
 from mongover.operations.validation import as_validator
+from tests.depth import examples
 from tests.operations_support import Desk, rebuilt, recorded
 
 if TYPE_CHECKING:
@@ -341,7 +342,7 @@ def instances(model: Any, found: dict[str, tuple[Any, list[Any]]]) -> list[Any]:
     return made
 
 
-MANY = settings(max_examples=60, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=examples(0.6), suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from mongover.history.changes import Resolution
 from mongover.history.effects import Ours, Thing, effect, why_not
 from mongover.history.record import Direction, parse_record
 from mongover.running.foresight import Foreseen, Unforeseen, foresee
+from tests.depth import examples
 from tests.projects import (  # noqa: F401 - fixtures
     Project,
     make_project_fixture,
@@ -743,7 +744,7 @@ def move(op):
 def upgrade"""
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(0.2))
 @given(
     up=BODY,
     back=st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True),

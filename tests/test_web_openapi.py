@@ -78,6 +78,7 @@ def test_only_posts_change_anything(document: dict[str, Any]) -> None:
         )
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(170)
 def test_schemathesis_finds_no_5xx_and_no_undocumented_answer(
     tmp_path: Path, replica_set: Server, mongo_database: Callable[..., str]
