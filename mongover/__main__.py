@@ -17,11 +17,11 @@ def main() -> NoReturn:
     The end does not wait for the driver's threads: by then the migrator is closed, the lease is
     released and an embedded server is stopped, so nothing of value is left in them.
     """
-    from mongover.process import collect_seldom  # noqa: PLC0415 - a broken import is then inside main
+    from mongover.process import collect_seldom
 
     collect_seldom()
-    from mongover.cli.app import run  # noqa: PLC0415 - a broken import is then inside main
-    from mongover.cli.signals import install_end  # noqa: PLC0415 - the same
+    from mongover.cli.app import run
+    from mongover.cli.signals import install_end
 
     ending = install_end()
     try:

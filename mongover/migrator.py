@@ -190,7 +190,7 @@ class Migrator:
         A downgrade's plan says what it would destroy, as far as the text of the files tells, with
         estimated counts; `allow_data_loss` is that of `downgrade`.
         """
-        from mongover.preflight.forecast import forewarned  # noqa: PLC0415 - only a plan looks into texts
+        from mongover.preflight.forecast import forewarned
 
         with self._turn() as turn:
             known = self._seen(turn.store)
@@ -201,7 +201,7 @@ class Migrator:
 
     def check(self) -> tuple[Problem, ...]:
         """What is wrong with the files by themselves, and with their code; asks no server."""
-        from mongover.running.bodies import find_faults  # noqa: PLC0415 - the verbs are heavy
+        from mongover.running.bodies import find_faults
 
         files = self._files()
         faults = [
@@ -244,7 +244,7 @@ class Migrator:
 
     def doctor(self) -> tuple[Finding, ...]:
         """A look at everything that a run needs."""
-        from mongover.preflight.doctor import examine  # noqa: PLC0415 - the driver is heavy
+        from mongover.preflight.doctor import examine
 
         with self._database() as store:
             return tuple(examine(store))
@@ -390,7 +390,7 @@ class Migrator:
         Raises:
             OperationFailed: the revision uses `op.db`, which cannot be held back.
         """
-        from mongover.preflight.trial import try_operation  # noqa: PLC0415 - the driver is heavy
+        from mongover.preflight.trial import try_operation
 
         with self._turn() as turn:
             known = self._seen(turn.store)
@@ -401,7 +401,7 @@ class Migrator:
 
     def rejects(self, target: str | None = None, *, limit: int = 0) -> tuple[Rejected, ...]:
         """The documents that transforms kept aside, of all revisions or of one."""
-        from mongover.running.rejects import read_rejects  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.rejects import read_rejects
 
         with self._database() as store:
             revision = None
@@ -420,14 +420,14 @@ class Migrator:
 
     def backups(self) -> tuple[BackupInfo, ...]:
         """What revisions kept of what they removed."""
-        from mongover.operations.backup import list_backups  # noqa: PLC0415 - the driver is heavy
+        from mongover.operations.backup import list_backups
 
         with self._database() as store:
             return list_backups(store.server.database, self.config.collection)
 
     def drop_backup(self, name: str) -> BackupInfo:
         """Drop one backup; nothing else can put its values back."""
-        from mongover.operations.backup import drop_backup  # noqa: PLC0415 - the driver is heavy
+        from mongover.operations.backup import drop_backup
 
         with self._database() as store:
             return drop_backup(store.server.database, self.config.collection, name)
@@ -554,9 +554,9 @@ class Migrator:
     @contextmanager
     def _database(self) -> Iterator[Store]:
         """The open store; the driver's errors leave here as ours, without secrets."""
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - the driver is heavy
+        from pymongo.errors import PyMongoError
 
-        from mongover.database.faults import translate  # noqa: PLC0415 - the driver is heavy
+        from mongover.database.faults import translate
 
         store = self._open()
         try:
@@ -576,7 +576,7 @@ class Migrator:
             yield Turn(self.config, store, files, self._redact)
 
     def _open(self) -> Store:
-        from mongover.history.store import open_store  # noqa: PLC0415 - the driver is heavy
+        from mongover.history.store import open_store
 
         if self.config.unready is not None:
             raise self.config.unready
@@ -587,7 +587,7 @@ class Migrator:
 
     def _seen(self, store: Store) -> Mapping[str, Record]:
         """The history as it stands; what a dead holder left running is shown as interrupted."""
-        from mongover.report.status import without_dead  # noqa: PLC0415 - the driver is heavy
+        from mongover.report.status import without_dead
 
         known = store.history.read()
         if not someone_runs(known):
@@ -595,7 +595,7 @@ class Migrator:
         return without_dead(known, store.read_lease(), store.history.read())
 
     def _status(self, turn: Turn, only: str | None) -> Status:
-        from mongover.report.status import Status, running_of, survey_lines  # noqa: PLC0415 - the driver is heavy
+        from mongover.report.status import Status, running_of, survey_lines
 
         store, files = turn.store, turn.files
         known = self._seen(store)

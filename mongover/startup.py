@@ -161,7 +161,7 @@ class Startup:
 
 def _pending(migrator: Migrator, *, patient: bool) -> Plan | None:
     """What is still to be applied; None when the server does not answer yet."""
-    from mongover.history.record import Direction  # noqa: PLC0415 - keeps the import light
+    from mongover.history.record import Direction
 
     try:
         return migrator.plan(Direction.UP, "head")
@@ -302,8 +302,8 @@ def _prepare(
     variables = os.environ if environ is None else environ
 
     def open_migrator() -> Migrator:
-        from mongover.config.config import Config  # noqa: PLC0415 - `off` needs none of it
-        from mongover.migrator import Migrator  # noqa: PLC0415 - the same
+        from mongover.config.config import Config
+        from mongover.migrator import Migrator
 
         if isinstance(config, Config):
             return Migrator(config, environ=variables)

@@ -110,7 +110,7 @@ def test_large_batches_pass_unharmed(standalone: Server, behind: Any) -> None:
 def test_documents_that_python_cannot_hold_pass_unharmed(standalone: Server, behind: Any) -> None:
     proxy, db = behind(standalone)
     far = b"\x10\x00\x00\x00\x09d\x00" + struct.pack("<q", 2**61) + b"\x00"
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - only this test needs it
+    from bson.raw_bson import RawBSONDocument
 
     db.a.insert_one(RawBSONDocument(far))
     assert len(proxy.seen) == 1

@@ -101,7 +101,7 @@ def project(
 @pytest.fixture(autouse=True)
 def _fresh_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run imports the module of the functions as it is then, as a new process does."""
-    import sys  # noqa: PLC0415 - only here
+    import sys
 
     before = Migrator.upgrade
 

@@ -221,7 +221,7 @@ def test_an_index_build_survives_a_step_down_or_is_continued(
 
 
 def primary_client(node: Any) -> Any:
-    from pymongo import MongoClient  # noqa: PLC0415 - a client on this very node
+    from pymongo import MongoClient
 
     return MongoClient(node.address, directConnection=True)
 

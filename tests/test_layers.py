@@ -108,9 +108,9 @@ def test_every_module_says_what_lives_there(name: str) -> None:
 
 
 def test_the_documented_modules_can_be_imported_by_their_names() -> None:
-    from mongover.embedded import open_embedded  # type: ignore[import-not-found] # noqa: PLC0415 - the same
+    from mongover.embedded import open_embedded  # type: ignore[import-not-found]
 
-    from mongover.config import load_config  # noqa: PLC0415 - the import is what is tested
+    from mongover.config import load_config
 
     assert load_config.__module__ == "mongover.config.load"
     assert open_embedded.__module__ == "mongover.database.embedded"

@@ -507,7 +507,7 @@ def test_the_session_of_another_user_cannot_be_ended_and_the_fence_still_holds(
             if not admin.admin.command({"usersInfo": user})["users"]:
                 roles = ["readWriteAnyDatabase"]
                 admin.admin.command({"createUser": user, "pwd": "secret", "roles": roles})
-    from pymongo import MongoClient  # noqa: PLC0415 - two users, so two clients of its own
+    from pymongo import MongoClient
 
     with (
         MongoClient[dict[str, Any]](
@@ -579,7 +579,7 @@ def test_an_unreachable_server_is_given_up_after_the_patience(
 
     def fail() -> None:
         calls.append(1)
-        from pymongo.errors import AutoReconnect  # noqa: PLC0415 - only here
+        from pymongo.errors import AutoReconnect
 
         raise AutoReconnect("gone")
 

@@ -80,7 +80,7 @@ class Commands(CommandListener):
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Sees every command of clients made from now on."""
-    from mongover.database import server as module  # noqa: PLC0415 - its client is patched
+    from mongover.database import server as module
 
     listener = Commands()
     real = pymongo.MongoClient

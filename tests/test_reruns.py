@@ -512,7 +512,7 @@ def test_an_operation_costs_one_write_of_the_record_and_in_a_transaction_none(
 
 def writes_of(project: Project, target: str) -> int:
     """How many commands wrote to the history."""
-    from pymongo import monitoring  # noqa: PLC0415 - only here
+    from pymongo import monitoring
 
     class Count(monitoring.CommandListener):
         writes = 0

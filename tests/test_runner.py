@@ -538,7 +538,7 @@ def test_a_zombie_begins_no_further_revision(
 ) -> None:
     project.write("0001", "op.create_collection('one')")
     project.write("0002", "op.db['two'].insert_one({})", after="0001")
-    from mongover.history.lease import Lease  # noqa: PLC0415 - patched here
+    from mongover.history.lease import Lease
 
     def freeze(event: object) -> None:
         if isinstance(event, StepFinished):  # as after a SIGSTOP for longer than the lease
@@ -791,7 +791,7 @@ class Counting(CommandListener):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
     """Sees every command of clients made from now on."""
-    from mongover.database import server as module  # noqa: PLC0415 - its client is patched
+    from mongover.database import server as module
 
     listener = Counting()
     real = pymongo.MongoClient

@@ -625,8 +625,8 @@ def test_a_database_that_is_away_is_503_everywhere(tmp_path: Path) -> None:
 
 
 def folder_config(url: str, folder: Path) -> Any:
-    from mongover.config.config import Config  # noqa: PLC0415 - only this test makes one by hand
-    from mongover.config.urls import SecretUrl  # noqa: PLC0415 - the same
+    from mongover.config.config import Config
+    from mongover.config.urls import SecretUrl
 
     return Config(
         url=SecretUrl(url),

@@ -453,7 +453,7 @@ def test_the_event_loop_ticks_on_during_a_long_run_and_200_status_calls(project:
         return response.status_code, time.monotonic() - began
 
     async def main() -> list[tuple[int, float]]:
-        import httpx2  # noqa: PLC0415 - only this test speaks to the application in one loop
+        import httpx2
 
         async with (
             app.router.lifespan_context(app),

@@ -166,7 +166,7 @@ def test_the_server_can_be_stopped_from_a_thread_that_is_not_the_main_one(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program may run it in a thread; signals are then not its business."""
-    import uvicorn  # noqa: PLC0415 - only this test reaches into it
+    import uvicorn
 
     servers: list[uvicorn.Server] = []
     run = uvicorn.Server.run
@@ -214,7 +214,7 @@ def test_a_missing_module_of_our_own_is_no_missing_extra(monkeypatch: pytest.Mon
 
 
 def test_the_names_of_the_package_are_loaded_when_used() -> None:
-    import mongover.web as package  # noqa: PLC0415 - the package itself is the subject
+    import mongover.web as package
 
     assert dir(package) == ["Tokens", "create_app", "migrations_router", "serve"]
     for name in dir(package):

@@ -62,8 +62,8 @@ def open_migrator(
 
     With `needs_database=False` no database need be named: for commands that look at files alone.
     """
-    from mongover.config.load import load_config  # noqa: PLC0415 - heavy, and help needs none
-    from mongover.migrator import Migrator  # noqa: PLC0415 - the same
+    from mongover.config.load import load_config
+    from mongover.migrator import Migrator
 
     config = load_config(
         None if settings.config is None else Path(settings.config),

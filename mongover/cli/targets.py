@@ -33,8 +33,8 @@ def complete_target(
 
 def known_targets(config: str | None) -> dict[str, str]:
     """Every target without arithmetic, with a word about it."""
-    from mongover.config.load import load_config  # noqa: PLC0415 - heavy, and help needs none
-    from mongover.revisions.folder import read_revisions  # noqa: PLC0415 - the same
+    from mongover.config.load import load_config
+    from mongover.revisions.folder import read_revisions
 
     path = None if config is None else Path(config)
     found = load_config(

@@ -184,7 +184,7 @@ def _parsed(
     values: Mapping[str, object], given: Mapping[str, Given], known: Mapping[str, Setting]
 ) -> dict[str, Any]:
     # Importing the engine costs 15 ms, a tenth of a bare `status`: most projects never need it.
-    from pydantic_core import SchemaValidator, ValidationError, core_schema  # noqa: PLC0415
+    from pydantic_core import SchemaValidator, ValidationError, core_schema
 
     fields_ = {name: core_schema.typed_dict_field(_schema(known[name].kind)) for name in values}
     try:
@@ -207,7 +207,7 @@ def _plain(value: object, kind: Kind) -> object:
 
 
 def _schema(kind: Kind) -> CoreSchema:
-    from pydantic_core import core_schema  # noqa: PLC0415 - see `_parsed`
+    from pydantic_core import core_schema
 
     match kind:
         case Seconds(low, high):

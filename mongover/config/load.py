@@ -159,7 +159,7 @@ def _read_toml(path: Path) -> _File | None:
     text = _text(path)
     if SECTION not in text:  # somebody else's file: its faults are no business of ours
         return None
-    import tomllib  # noqa: PLC0415 - only for projects that keep their settings there
+    import tomllib
 
     try:
         document = tomllib.loads(text)
@@ -181,7 +181,7 @@ def _read_toml(path: Path) -> _File | None:
 
 
 def _read_ini(path: Path) -> _File:
-    import configparser  # noqa: PLC0415 - not needed with flags and variables alone
+    import configparser
 
     text = _text(path)
     # Raw: `%40` in a password is no interpolation. No default section: ours says it all.
@@ -236,7 +236,7 @@ def _known(file: _File) -> _File:
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it
+    from difflib import get_close_matches
 
     found = get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f"; did you mean `{found[0]}`?" if found else ""

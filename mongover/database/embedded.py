@@ -446,7 +446,7 @@ def _command(home: _Home, command: dict[str, Any]) -> dict[str, Any]:
 
     Written out in the wire protocol, because a `MongoClient` costs more than the whole attach.
     """
-    import bson  # noqa: PLC0415  # heavy, and only needed here
+    import bson
 
     body = bson.encode({**command, "$db": "admin"})
     connection = _connect(home)

@@ -41,7 +41,7 @@ _ROLE: Final = (
 
 def is_unsure(error: BaseException) -> bool:
     """Whether the server may have carried the command out although it ended in this error."""
-    from pymongo.errors import (  # noqa: PLC0415 - whoever holds such an error has the driver
+    from pymongo.errors import (
         AutoReconnect,
         OperationFailure,
         WTimeoutError,
@@ -119,13 +119,13 @@ def server_message(error: PyMongoError) -> str:
 
 
 def _is_unanswered(error: PyMongoError) -> bool:
-    from pymongo.errors import AutoReconnect  # noqa: PLC0415 - as above
+    from pymongo.errors import AutoReconnect
 
     return isinstance(error, AutoReconnect)
 
 
 def _is_of_documents(error: PyMongoError) -> bool:
-    from pymongo.errors import BulkWriteError, WriteError  # noqa: PLC0415 - as above
+    from pymongo.errors import BulkWriteError, WriteError
 
     return isinstance(error, (BulkWriteError, WriteError))
 
@@ -135,7 +135,7 @@ def message_of(error: BaseException) -> str:
 
     An error of other code says what its author wrote, which no one can look through.
     """
-    from pymongo.errors import PyMongoError  # noqa: PLC0415 - as above
+    from pymongo.errors import PyMongoError
 
     if isinstance(error, MongoverError):
         text = error.message
@@ -155,7 +155,7 @@ def _text_of(error: BaseException) -> str:
 
 def describe(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
     """The error as a record keeps it: type, code, code name and message, without secrets."""
-    from pymongo.errors import PyMongoError  # noqa: PLC0415 - as above
+    from pymongo.errors import PyMongoError
 
     if isinstance(error, MongoverError):
         cause = error.__cause__
@@ -186,7 +186,7 @@ def translate(error: PyMongoError, *, address: str, timeout: float) -> MongoverE
 
 
 def _translated(error: PyMongoError, address: str, timeout: float) -> MongoverError:
-    from pymongo.errors import (  # noqa: PLC0415 - as above
+    from pymongo.errors import (
         AutoReconnect,
         ConfigurationError,
         InvalidName,

@@ -20,7 +20,7 @@ def holder(command: str) -> dict[str, Any]:
 
 def author(folder: Path) -> dict[str, Any]:
     """The `by` of a record; `git` is the commit of the checkout that holds `folder`, or None."""
-    import pymongo  # noqa: PLC0415 - only runs that already talk to a server come here
+    import pymongo
 
     return {
         "user": _user(),

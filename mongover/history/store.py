@@ -124,7 +124,7 @@ class MockServer:
 
 def _mock_client() -> Any:
     try:
-        import mongomock  # noqa: PLC0415 - for tests alone, so it need not be installed
+        import mongomock
     except ImportError as error:
         raise ConfigError(
             f"{_MOCK} needs the package mongomock, which is not installed",

@@ -81,7 +81,7 @@ def plain(value: Any) -> Any:
 
 
 def _extended(value: Any) -> Any:
-    from bson import json_util  # noqa: PLC0415 - bson costs 50 ms, most values never need it
+    from bson import json_util
 
     try:
         # The parts may be BSON values again, as the id of a DBRef.

@@ -167,7 +167,7 @@ class CreateCollection(Operation):
         return self._create(target)
 
     def _create(self, target: Target) -> Outcome:
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         try:
             ddl(target, {"create": self.collection, **self.options})
@@ -313,7 +313,7 @@ class DropCollection(Operation):
         return outcome
 
     def _drop(self, target: Target) -> Outcome:
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         try:
             reply = ddl(target, {"drop": self.collection})
@@ -406,7 +406,7 @@ class RenameCollection(Operation):
         return outcome
 
     def _rename(self, target: Target) -> Outcome:
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         command = {
             "renameCollection": target.namespace(self.collection),

@@ -38,7 +38,7 @@ def ddl(target: Target, command: Document, *, admin: bool = False) -> Document:
 
 def patiently(target: Target, send: Callable[[], T], *, what: str) -> T:
     """Call `send` until it does not run into a lock; between the calls the application's turn."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     for attempt in range(target.attempts):
         target.journal.check()
@@ -80,7 +80,7 @@ def _send(target: Target, command: Document, *, admin: bool) -> Document:
 def _unconfirmed(reply: Document) -> OperationFailure:
     # pymongo's command() leaves this part of a good reply alone: it was done, but a majority
     # has not confirmed it. The runner treats it like a lost reply.
-    from pymongo.errors import WriteConcernError  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import WriteConcernError
 
     error = reply["writeConcernError"]
     return WriteConcernError(str(error.get("errmsg", "")), error.get("code"), error)

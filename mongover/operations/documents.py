@@ -186,7 +186,7 @@ class Insert(Operation):
         target.journal.unrepeatable(self.describe())
 
     def _write(self, document: Document, number: int) -> Write:
-        from pymongo import (  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo import (
             InsertOne,
             ReplaceOne,
             UpdateOne,
@@ -230,7 +230,7 @@ class Insert(Operation):
 
 def _digest(documents: Sequence[Mapping[str, Any]]) -> Any:
     """One digest of all documents; in plain JSON where BSON cannot hold them."""
-    from bson import encode  # noqa: PLC0415 - bson costs 50 ms, needed only to run
+    from bson import encode
 
     digest = hashlib.sha256()
     try:
@@ -526,7 +526,7 @@ def check_update(update: Any) -> Document | list[Document]:
 
 def _insert_missing(collection: Any, batch: list[Document]) -> int:
     """Insert the documents whose `_id` is not there yet; tells how many."""
-    from pymongo.errors import BulkWriteError  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import BulkWriteError
 
     try:
         return len(collection.insert_many(batch, ordered=False).inserted_ids)

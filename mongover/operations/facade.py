@@ -562,8 +562,8 @@ class Operations:
 @contextmanager
 def _translated(operation: Operation, target: Target) -> Iterator[None]:
     """Errors of the driver and the server become mongover's; the cause is kept."""
-    from bson.errors import BSONError  # noqa: PLC0415 - heavy, needed only to run
-    from pymongo.errors import PyMongoError  # noqa: PLC0415 - the same
+    from bson.errors import BSONError
+    from pymongo.errors import PyMongoError
 
     try:
         yield

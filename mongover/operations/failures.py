@@ -52,7 +52,7 @@ def translate(error: Exception, operation: Operation, target: Target) -> Mongove
         operation: The operation that met it.
         target: Where it ran.
     """
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     if _passes(error):
         return None
@@ -66,7 +66,7 @@ def translate(error: Exception, operation: Operation, target: Target) -> Mongove
 
 
 def _passes(error: Exception) -> bool:
-    from pymongo.errors import (  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import (
         ConnectionFailure,
         OperationFailure,
         PyMongoError,

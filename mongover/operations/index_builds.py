@@ -33,7 +33,7 @@ _PROBE = "mongover lock probe"
 
 def build(target: Target, collection: str, indexes: tuple[Index, ...], *, what: str) -> Outcome:
     """Send one `createIndexes`; the server answers by itself what exists already."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     try:
         reply = _create_indexes(target, collection, indexes, what=what)
@@ -68,7 +68,7 @@ def _create_indexes(
     command that needs the same lock and changes nothing is sent, with `maxTimeMS`, until it
     gets through: the lock is free. The build follows at once without a limit.
     """
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     documents = [index.document for index in indexes]
     command: Document = {"createIndexes": collection, "indexes": documents}
@@ -95,7 +95,7 @@ def _unlimited(target: Target) -> Target:
 
 def _probe(target: Target, collection: str) -> None:
     """Take and give back the collection's exclusive lock: drop an index that cannot exist."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     command = {"dropIndexes": collection, "index": _PROBE, "maxTimeMS": target.max_time_ms}
     try:
@@ -183,7 +183,7 @@ def duplicates_of(target: Target, collection: str, index: Index) -> Duplicates:
 
 
 def _pymongo_error() -> type[Exception]:
-    from pymongo.errors import PyMongoError  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import PyMongoError
 
     return PyMongoError
 
@@ -355,7 +355,7 @@ def _keys_fit(wanted: Keys, spec: Document) -> bool:
 
 def drop(target: Target, collection: str, name: str) -> bool:
     """Drop one index by name; False when somebody else was quicker."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     try:
         ddl(target, {"dropIndexes": collection, "index": name})

@@ -246,7 +246,7 @@ class _Dialect:
 def _number(value: Any) -> Any:
     """A number as BSON can hold it: beyond 64 bits a decimal, of 34 digits."""
     if isinstance(value, Decimal) or (isinstance(value, int) and abs(value) >= 1 << 63):
-        from bson import Decimal128  # noqa: PLC0415 - heavy, and rarely needed
+        from bson import Decimal128
 
         return Decimal128(Context(prec=34).create_decimal(value))
     return value

@@ -253,7 +253,7 @@ class Replacement:
 
     def make_unique(self, old: Document) -> bool:
         """Refuse new duplicates, then see that there are none; False where this server cannot."""
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         self.check_duplicates()
         if not self._known(lambda: self._mod(old, prepareUnique=True)):
@@ -278,7 +278,7 @@ class Replacement:
 
     @staticmethod
     def _known(send: Callable[[], None]) -> bool:
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         try:
             send()
@@ -341,7 +341,7 @@ class Replacement:
 
     def put_back(self, old: Document, stand_in: Index | None, error: MongoverError) -> None:
         """After the refusal of the new index: the old one again, and say what stands now."""
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         options = {name: value for name, value in old.items() if name not in {"key", "ns"}}
         same = Index(tuple(old["key"].items()), options)
@@ -358,7 +358,7 @@ class Replacement:
     @contextmanager
     def keeping(self, after: str) -> Iterator[None]:
         """A refusal within says what it left behind."""
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         try:
             yield

@@ -357,7 +357,7 @@ def _pool(executor: Executor | None, workers: int) -> Iterator[Executor]:
     if executor is not None:
         yield executor
         return
-    from multiprocessing import get_context  # noqa: PLC0415 - needed only to run
+    from multiprocessing import get_context
 
     # A forked child would inherit the driver's locks and sockets in an unknown state.
     context = get_context("spawn")
@@ -372,7 +372,7 @@ def _follow_parent() -> None:
     The end is that of a kill: an exception out of a signal handler could leave a lock of the driver
     taken, and hang for ever. The takeover ends the session of the transaction that stays open.
     """
-    from multiprocessing import parent_process  # noqa: PLC0415 - needed only in a worker
+    from multiprocessing import parent_process
 
     def watch() -> None:
         parent = parent_process()
@@ -410,7 +410,7 @@ def _without_models(spec: Spec) -> Spec:
 
 
 def _with_models(spec: Spec, old: Any, new: Any) -> Spec:
-    from dataclasses import replace  # noqa: PLC0415 - only here
+    from dataclasses import replace
 
     return replace(spec, model_from=old, model_to=new)
 

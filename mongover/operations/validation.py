@@ -32,7 +32,7 @@ class Validator:
             found, left_out = translated(schema)
             return cls({"$jsonSchema": found}, left_out)
         # Pydantic is heavy, and only what has a model needs it.
-        from mongover.operations.odms import json_schema_of  # noqa: PLC0415
+        from mongover.operations.odms import json_schema_of
 
         found, left_out = translated(json_schema_of(schema))
         return cls({"$jsonSchema": found}, left_out)

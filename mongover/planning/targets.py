@@ -387,7 +387,7 @@ class Targets:
         return UnknownTarget(f"{whole}{name!r} {what}", hint=self._hint(name))
 
     def _hint(self, name: str) -> str:
-        from difflib import get_close_matches  # noqa: PLC0415  # only an error needs it
+        from difflib import get_close_matches
 
         schemas = [schema for schema in self.graph.lines if schema is not None]
         close = get_close_matches(name, [*schemas, *WORDS, *self.graph.nodes], n=1)

@@ -100,7 +100,7 @@ def _parts(text: str) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def _changed_lines(old: Sequence[str], new: Sequence[str]) -> int:
-    from difflib import SequenceMatcher  # noqa: PLC0415  # only an edited file needs it
+    from difflib import SequenceMatcher
 
     codes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     return sum(max(b - a, d - c) for kind, a, b, c, d in codes if kind != "equal")

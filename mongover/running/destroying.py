@@ -92,7 +92,7 @@ def _dropped_index(db: Any, operation: DropIndex) -> Loss | None:
 
 def indexes_of(db: Any, collection: str) -> list[Document]:
     """The indexes of a collection; of one that is not there, none."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     try:
         return [dict(spec) for spec in db[collection].list_indexes()]
@@ -104,7 +104,7 @@ def indexes_of(db: Any, collection: str) -> list[Document]:
 
 def _count(db: Any, name: str, query: Document, more: Document) -> int | None:
     """About how many documents a query finds: 0 only where there is none, None where many."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     collection = db[name]
     if collection.find_one(query, {"_id": 1}, **more) is None:

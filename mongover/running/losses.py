@@ -139,7 +139,7 @@ class _Look:
     def _destroying(
         self, step: Step, seen: Foreseen, operation: Destroying, ours: Ours, *, blind: bool
     ) -> None:
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only here
+        from pymongo.errors import OperationFailure
 
         try:
             loss, why = look(self._db, operation, ours)

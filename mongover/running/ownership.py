@@ -189,7 +189,7 @@ class Ownership:
 
     def _has_field(self, operation: AddField) -> bool:
         """Whether it left all as it was because the field is there, not for lack of documents."""
-        from pymongo.errors import (  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import (
             ExecutionTimeout,
             PyMongoError,
         )

@@ -204,7 +204,7 @@ class _Once:
 
     def in_transaction(self, session: Any) -> bool:
         """In one transaction with the end of the rejection; True when it is done."""
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import PyMongoError
 
         for attempt in range(_ATTEMPTS):
             try:
@@ -216,7 +216,7 @@ class _Once:
         raise AssertionError("the last attempt returns or raises")
 
     def _attempt(self, session: Any) -> bool:
-        from pymongo import WriteConcern  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo import WriteConcern
 
         start_transaction(session)
         try:

@@ -82,7 +82,7 @@ class Turn:
 
     def losses(self, plan: Plan, known: Records, allowed: Collection[str] = ()) -> Losses:
         """What a downgrade would destroy, as far as its text tells; runs nothing."""
-        from mongover.running.losses import Losses, losses_of  # noqa: PLC0415 - only a downgrade looks
+        from mongover.running.losses import Losses, losses_of
 
         if plan.direction is not Direction.DOWN or not plan.steps:
             return Losses()
@@ -140,7 +140,7 @@ class Turn:
             UsageError: the revision has no file to run.
             OperationFailed: it has not all of these transforms any more; the others were tried.
         """
-        from mongover.running.rejects import function_gone  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.rejects import function_gone
 
         operations = self.noted(revision)
         with self._held(request, lambda _: True) as found:
@@ -157,8 +157,8 @@ class Turn:
             UsageError: the revision has no file to run.
             RevisionFailed: its code raised.
         """
-        from mongover.running.noting import noted  # noqa: PLC0415 - the driver is heavy
-        from mongover.running.script import where_in  # noqa: PLC0415 - needed for few commands
+        from mongover.running.noting import noted
+        from mongover.running.script import where_in
 
         script = self.script(revision)
         try:
@@ -177,7 +177,7 @@ class Turn:
     def _try_rejects(
         self, request: Request, held: Held, revision: str, operations: Iterable[Operation]
     ) -> Retried:
-        from mongover.running.rejects import retry_rejects  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.rejects import retry_rejects
 
         def check() -> None:
             held.lease.check()
@@ -202,7 +202,7 @@ class Turn:
         """The applied revisions that the target needs and that kept documents aside."""
         if not request.retry_rejects:
             return ()
-        from mongover.running.rejects import rejecting_revisions  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.rejects import rejecting_revisions
 
         graph, applied = known_graph(self.files, known), applied_in_order(known)
         scope = graph.ancestors(Targets(graph, applied).upgrade(request.target).ids)
@@ -217,7 +217,7 @@ class Turn:
 
     def _retry_one(self, request: Request, held: Held, revision: str) -> RetriedRevision:
         """Retry the rejects of one revision; what is wrong with its code alone stops no other."""
-        from mongover.running.rejects import RetriedRevision, count_rejects, function_gone  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.rejects import RetriedRevision, count_rejects, function_gone
 
         try:
             result = self._try_rejects(request, held, revision, self.noted(revision))
@@ -232,7 +232,7 @@ class Turn:
 
     def script(self, revision: str) -> Script:
         """The code of one revision, loaded to run a part of it."""
-        from mongover.running.script import load_script  # noqa: PLC0415 - needed for few commands
+        from mongover.running.script import load_script
 
         if revision not in self.files.revisions:
             raise UsageError(
@@ -252,7 +252,7 @@ class Turn:
 
     @contextmanager
     def _held(self, request: Request, needed: Callable[[Records], bool]) -> Iterator[Held | None]:
-        from mongover.running.hold import hold  # noqa: PLC0415 - the driver is heavy
+        from mongover.running.hold import hold
 
         # Who cannot write would wait for a lock in vain.
         _refuse_read_only(self.store.server.info())
@@ -287,7 +287,7 @@ class Turn:
     def _run_held(
         self, request: Request, held: Held, plan: Plan, retried: Sequence[Change]
     ) -> RunResult:
-        from mongover.running.runner import load_scripts, refuse_transactions, run_plan  # noqa: PLC0415
+        from mongover.running.runner import load_scripts, refuse_transactions, run_plan
 
         started, run = time.monotonic(), request.run or uuid4().hex
         info = self.store.server.info()
@@ -312,15 +312,15 @@ class Turn:
         return result.with_rejects(tried)
 
     def _refuse_losses(self, request: Request, plan: Plan, known: Records) -> None:
-        from mongover.running.losses import refuse_losses  # noqa: PLC0415 - only a downgrade looks
+        from mongover.running.losses import refuse_losses
 
         refuse_losses(plan, self.losses(plan, known, request.allow_data_loss))
 
     def _surroundings(
         self, request: Request, held: Held, *, run: str, transactions: bool
     ) -> Surroundings:
-        from mongover.database.transaction import run_transaction  # noqa: PLC0415 - the driver is heavy
-        from mongover.running.journal import Surroundings  # noqa: PLC0415 - the driver is heavy
+        from mongover.database.transaction import run_transaction
+        from mongover.running.journal import Surroundings
 
         def transact(work: Callable[[], None]) -> None:
             run_transaction(
@@ -373,7 +373,7 @@ def _several(blocked: Sequence[Record]) -> Blocked:
 
 def _workplace(config: Config, store: Store) -> Workplace | None:
     """Where long operations keep their checkpoints; None where workers cannot connect."""
-    from mongover.running.long_work import Workplace  # noqa: PLC0415 - the driver is heavy
+    from mongover.running.long_work import Workplace
 
     if not store.url:
         return None

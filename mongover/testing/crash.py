@@ -329,7 +329,7 @@ def _proxy(
 
 
 def _primary_of(url: str) -> tuple[str, int | None]:
-    from pymongo import MongoClient  # noqa: PLC0415 - the driver is heavy
+    from pymongo import MongoClient
 
     with MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=10_000) as client:
         client.admin.command("hello")
@@ -437,7 +437,7 @@ def sweep(
 @contextlib.contextmanager
 def _fresh(plan: _Sweep, name: str) -> Iterator[Project]:
     """A prepared database, dropped at the end."""
-    from pymongo import MongoClient  # noqa: PLC0415 - the driver is heavy
+    from pymongo import MongoClient
 
     project = plan.at(name)
     try:

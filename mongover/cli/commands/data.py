@@ -66,7 +66,7 @@ def _verdict(one: Any) -> tuple[str | Paint, ...]:
 
 
 def _text(value: Any) -> str:
-    from mongover.operations.arguments import plain  # noqa: PLC0415 - needs what the command loaded
+    from mongover.operations.arguments import plain
 
     if value is None:
         return "-"

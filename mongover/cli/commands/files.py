@@ -38,7 +38,7 @@ def init(app: App, folder: Path) -> None:
     Writes alembic-style.ini, the folder versions and a .gitignore. What is there already stays as
     it is. Without --url the project uses a private embedded MongoDB.
     """
-    from mongover.revisions.project import EMBEDDED_URL, init_project  # noqa: PLC0415 - only for this
+    from mongover.revisions.project import EMBEDDED_URL, init_project
 
     url = app.settings.url or EMBEDDED_URL
     project = init_project(folder, url=url, database=app.settings.database)

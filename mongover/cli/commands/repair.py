@@ -92,7 +92,7 @@ def resolve(app: App, target: str, resolution: str | None, reason: str) -> None:
             "resolve needs --retry, --applied or --reverted",
             hint=f'mongover show {target}, then: mongover resolve {target} --retry --reason "…"',
         )
-    from mongover.history.changes import Resolution  # noqa: PLC0415 - keeps the help of a command light
+    from mongover.history.changes import Resolution
 
     with app.migrator() as migrator:
         said = Resolution(resolution)

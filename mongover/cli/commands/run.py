@@ -178,7 +178,7 @@ def _goes_down(target: str) -> bool:
 
 
 def _direction(name: str) -> Any:
-    from mongover.history.record import Direction  # noqa: PLC0415 - keeps the help of a command light
+    from mongover.history.record import Direction
 
     return Direction(name)
 
@@ -186,7 +186,7 @@ def _direction(name: str) -> Any:
 @contextmanager
 def heard(app: App, migrator: Migrator) -> Iterator[dict[str, Any]]:
     """The listener and the stop of a command that waits for the lock, as keyword arguments."""
-    from mongover.running.stop import Stop  # noqa: PLC0415 - keeps the help of a command light
+    from mongover.running.stop import Stop
 
     stop, screen = Stop(), _screen(app, migrator)
     try:
@@ -197,7 +197,7 @@ def heard(app: App, migrator: Migrator) -> Iterator[dict[str, Any]]:
 
 
 def _run(app: App, migrator: Migrator, act: Callable[..., RunResult], *, json_lines: bool) -> None:
-    from mongover.running.stop import Stop  # noqa: PLC0415 - keeps the help of a command light
+    from mongover.running.stop import Stop
 
     stop = Stop()
     listener = LineListener(app.output) if json_lines else _screen(app, migrator)

@@ -122,7 +122,7 @@ def mongod(app: App) -> int:
     Prints its URL; Ctrl-C stops it, once no other command uses it. The commands beside it attach
     to it at once.
     """
-    from mongover.database.embedded import open_embedded, parse_embedded  # noqa: PLC0415 - only this command needs it
+    from mongover.database.embedded import open_embedded, parse_embedded
 
     with app.migrator(needs_database=False) as migrator:
         if migrator.config.unready is not None:
@@ -170,7 +170,7 @@ def _tell_server(app: App, server: EmbeddedServer) -> None:
 
 
 def _watch(app: App, server: EmbeddedServer, ended: threading.Event) -> int:
-    from mongover.database.embedded import is_alive  # noqa: PLC0415 - only this command needs it
+    from mongover.database.embedded import is_alive
 
     while not ended.wait(LOOK_SECONDS):
         if not is_alive(server):

@@ -21,7 +21,7 @@ def completion(ctx: click.Context, app: App, shell: str) -> None:
 
     For example: eval "$(mongover completion bash)"
     """
-    from click.shell_completion import get_completion_class  # noqa: PLC0415 - only for this command
+    from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
     root = ctx.find_root().command

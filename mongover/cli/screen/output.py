@@ -238,7 +238,7 @@ class Output:
 
     def traceback(self, error: BaseException) -> None:
         """The traceback of an error, for those who asked for it."""
-        from traceback import format_exception  # noqa: PLC0415 - needed after a failure alone
+        from traceback import format_exception
 
         for line in "".join(format_exception(error)).splitlines():
             self.err.line(line)

@@ -128,7 +128,7 @@ class Now:
         self._screen.line(f"{_INDENT}↻ {moment.label}: {progress_text(moment, now)}")
 
     def _move(self, moment: Moment) -> None:
-        from mongover.cli.screen.live import start_live  # noqa: PLC0415 - rich, only for what lasts
+        from mongover.cli.screen.live import start_live
 
         if self._live is None:
             self._erase()

@@ -174,7 +174,7 @@ class _Walk:
         return done
 
     def _transact(self, span: Span) -> Done:
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import PyMongoError
 
         for attempt in range(_ATTEMPTS):
             try:
@@ -202,7 +202,7 @@ class _Walk:
         return done
 
     def _commit(self, span: Span) -> None:
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import PyMongoError
 
         for attempt in range(_COMMITS):
             try:
@@ -250,8 +250,8 @@ def _given_up() -> OperationFailed:
 
 def start_transaction(session: ClientSession) -> None:
     """Begin a transaction that sees one moment, and whose commit lasts."""
-    from pymongo import ReadPreference, WriteConcern  # noqa: PLC0415 - heavy, needed only to run
-    from pymongo.read_concern import ReadConcern  # noqa: PLC0415 - the same
+    from pymongo import ReadPreference, WriteConcern
+    from pymongo.read_concern import ReadConcern
 
     session.start_transaction(
         read_concern=ReadConcern("snapshot"),
@@ -275,7 +275,7 @@ def write(db: Database[Any], command: Document, session: ClientSession | None) -
 
 def send(db: Database[Any], command: Document, session: ClientSession | None) -> Document:
     """As `write`, with the errors of single documents left in the reply."""
-    from pymongo.errors import WriteConcernError  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import WriteConcernError
 
     if session is None:
         command = {**command, "writeConcern": {"w": "majority"}}
@@ -291,7 +291,7 @@ def send(db: Database[Any], command: Document, session: ClientSession | None) ->
 
 def write_error(error: Document) -> Exception:
     """The driver's exception for one entry of `writeErrors`."""
-    from pymongo.errors import (  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import (
         DuplicateKeyError,
         WriteError,
     )

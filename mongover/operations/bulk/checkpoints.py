@@ -70,7 +70,7 @@ class Span:
 
 def ends_at(position: Bound, high: Bound) -> bool:
     """Whether a position is the bound itself, by its type too: 1 and true are two `_id`s."""
-    from bson import encode  # noqa: PLC0415 - bson costs 50 ms, needed only to run
+    from bson import encode
 
     if position is high or position != high:
         return position is high
@@ -143,7 +143,7 @@ class Halted(Exception):
 
 def collection_of(db: Database[Any], ticket: Ticket) -> Collection[Document]:
     """The collection of the checkpoints, with concerns that make each write last."""
-    from pymongo import ReadPreference, WriteConcern  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo import ReadPreference, WriteConcern
 
     return db.get_collection(
         ticket.checkpoints,
@@ -177,7 +177,7 @@ def take_over(db: Database[Any], ticket: Ticket) -> None:
 
 def _end_sessions(db: Database[Any], sessions: list[Any]) -> None:
     """End the sessions of dead workers: an open transaction would block us for a minute."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     if not sessions:
         return
@@ -326,7 +326,7 @@ class Checkpoints:
         return found is not None and int(found["batches"]) > span.batches
 
     def _refused(self, span: Span) -> Exception:
-        import contextvars  # noqa: PLC0415 - only here
+        import contextvars
 
         # Outside the transaction, which is about to be given up and saw an older moment.
         read = contextvars.Context().run
@@ -380,7 +380,7 @@ class Checkpoints:
 
 
 def _unset() -> Any:
-    from pymongo import WriteConcern  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo import WriteConcern
 
     return WriteConcern()
 

@@ -56,8 +56,8 @@ class Computing:
     def __init__(
         self, spec: Spec, function: Callable[[Any], Any], options: CodecOptions[Document]
     ) -> None:
-        import bson  # noqa: PLC0415 - costs 50 ms
-        from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+        import bson
+        from bson.raw_bson import RawBSONDocument
 
         self.refused: dict[bytes, Reject] = {}
         self._spec = spec
@@ -200,7 +200,7 @@ class Computing:
         """The document in BSON, once: what cannot be stored fails here, with its own document."""
         data = self._encode(document)
         if len(data) > LARGEST:
-            from pymongo.errors import DocumentTooLarge  # noqa: PLC0415 - heavy, seldom needed
+            from pymongo.errors import DocumentTooLarge
 
             raise DocumentTooLarge("it would be larger than 16 MB")
         return data

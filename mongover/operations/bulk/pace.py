@@ -107,7 +107,7 @@ def replication_lag(db: Database[Any]) -> float:
     Raises:
         OperationFailed: the server does not say, for lack of a right or of replication.
     """
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     try:
         status = db.client.admin.command({"replSetGetStatus": 1})

@@ -46,7 +46,7 @@ class Size:
 
 def exact(options: CodecOptions[Any]) -> CodecOptions[Document]:
     """Codec options with which every `_id` comes back as it was sent."""
-    from bson.codec_options import (  # noqa: PLC0415 - bson costs 50 ms, needed only to run
+    from bson.codec_options import (
         CodecOptions,
         DatetimeConversion,
     )
@@ -57,7 +57,7 @@ def exact(options: CodecOptions[Any]) -> CodecOptions[Document]:
 
 def size_of(db: Database[Document], name: str) -> Size:
     """The server's counters of a collection; zero for one that is not there."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     try:
         found = list(db[name].aggregate([{"$collStats": {"storageStats": {}}}]))
@@ -73,7 +73,7 @@ def size_of(db: Database[Document], name: str) -> Size:
 
 def _kind(value: Any) -> type | None:
     """The family of types within which a plain query compares; None where `$expr` must."""
-    from bson import Binary, Int64, ObjectId  # noqa: PLC0415 - bson costs 50 ms
+    from bson import Binary, Int64, ObjectId
 
     kind = type(value)
     if kind is int or kind is Int64:

@@ -72,8 +72,8 @@ class Page:
         return len(encoded({"": documents})) - around != sum(map(len, self.raws))
 
     def _decoded(self) -> list[Document]:
-        from bson import decode_all  # noqa: PLC0415 - bson costs 50 ms
-        from bson.errors import BSONError  # noqa: PLC0415 - the same
+        from bson import decode_all
+        from bson.errors import BSONError
 
         try:
             return decode_all(b"".join(self.raws), self._options)
@@ -81,8 +81,8 @@ class Page:
             return [self._one(place) for place in range(len(self.raws))]
 
     def _one(self, place: int) -> Document:
-        from bson import decode  # noqa: PLC0415 - bson costs 50 ms
-        from bson.errors import BSONError  # noqa: PLC0415 - the same
+        from bson import decode
+        from bson.errors import BSONError
 
         try:
             return decode(self.raws[place], self._options)
@@ -94,7 +94,7 @@ class Page:
 
 def encoded(document: Document) -> bytes:
     """A document in BSON."""
-    from bson import encode  # noqa: PLC0415 - bson costs 50 ms
+    from bson import encode
 
     return encode(document)
 
@@ -159,8 +159,8 @@ class Reader:
 
     def on_and_on(self, span: Span) -> Iterator[Found]:
         """All documents; a cursor that is gone (a long pause) is opened again."""
-        from pymongo import CursorType  # noqa: PLC0415 - heavy, needed only to run
-        from pymongo.errors import CursorNotFound  # noqa: PLC0415 - the same
+        from pymongo import CursorType
+        from pymongo.errors import CursorNotFound
 
         # The server sends on without being asked, while this process computes; that takes a
         # connection as long as it lasts.

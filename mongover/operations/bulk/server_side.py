@@ -155,7 +155,7 @@ def deleting(collection: str, **options: Any) -> Callable[..., Document]:
 
 def _is_small(db: Database[Document], change: Change, size: Size) -> bool:
     """Whether few documents are found; a count that takes long is a reason for ranges."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+    from pymongo.errors import OperationFailure
 
     if size.documents <= SMALL:
         return True

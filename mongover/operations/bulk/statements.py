@@ -168,14 +168,14 @@ def bare(item: Item) -> Document:
 
 def in_bson(value: Any) -> bytes:
     """A value in BSON, to tell values and their types apart by."""
-    from bson import encode  # noqa: PLC0415 - bson costs 50 ms
+    from bson import encode
 
     return encode({"": value})
 
 
 def made(item: Item, before: Document, options: Any) -> Document:
     """The document that an item with a new value makes of `before`."""
-    import bson  # noqa: PLC0415 - costs 50 ms
+    import bson
 
     new: Any = bson.decode(item.new, options)[""]
     if item.field:
@@ -246,8 +246,8 @@ def _about_as_read(item: Item, fields: tuple[str, ...]) -> Document:
 
     With the whole of it the command could be larger than the server takes.
     """
-    import bson  # noqa: PLC0415 - costs 50 ms
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+    import bson
+    from bson.raw_bson import RawBSONDocument
 
     raw = RawBSONDocument(item.raw)
     size = {"$eq": [{"$bsonSize": "$$ROOT"}, len(item.raw)]}
@@ -279,8 +279,8 @@ def _new_values(items: Iterable[Item]) -> Document:
 
 def _operators(item: Item) -> Any:
     """The update that gives a document its new value."""
-    from bson import encode  # noqa: PLC0415 - bson costs 50 ms
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - the same
+    from bson import encode
+    from bson.raw_bson import RawBSONDocument
 
     kind, value = item.new[4:5], item.new[6:-1]
     if item.whole:  # a plain replacement refuses names that begin with `$`
@@ -295,7 +295,7 @@ def _operators(item: Item) -> Any:
 
 def _array(elements: Iterable[bytes]) -> Document:
     """Elements in BSON, each named by its place, as an expression."""
-    from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - bson costs 50 ms
+    from bson.raw_bson import RawBSONDocument
 
     array = _document(b"".join(elements))
     literal: Any = RawBSONDocument(_document(b"\x04$literal\x00" + array))

@@ -97,7 +97,7 @@ class InSnapshot:
 
     def _together(self, items: Sequence[Item], session: ClientSession | None, size: int) -> int:
         """Write new values; what is refused, only statements of their own can tell."""
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         groups = [items[start : start + GROUP] for start in range(0, len(items), GROUP)]
         statements = [statement for group in groups for statement in together(group, None)]
@@ -206,7 +206,7 @@ class Guarded:
 
     def _write_together(self, items: Sequence[Item], unsure: list[Item]) -> Counts:
         """All in a statement or two; where the server refuses a document, each in its own."""
-        from pymongo.errors import OperationFailure  # noqa: PLC0415 - heavy, needed only to run
+        from pymongo.errors import OperationFailure
 
         try:
             reply = self._send(together(items, self._spec.fields))
