@@ -193,7 +193,7 @@ def documents(count: int, file: str = "") -> Iterator[dict[str, Any]]:
 
 def fill(url: str, count: int, file: str = "") -> None:
     """A fresh database with so many documents."""
-    with MongoClient(url) as client:
+    with MongoClient[dict[str, Any]](url) as client:
         client.drop_database(DATABASE)
         batch: list[dict[str, Any]] = []
         for document in documents(count, file):
@@ -210,13 +210,13 @@ def fill(url: str, count: int, file: str = "") -> None:
 
 def plain_update(url: str) -> None:
     """The floor of a change on the server: one command."""
-    with MongoClient(url, w="majority") as client:
+    with MongoClient[dict[str, Any]](url, w="majority") as client:
         client[DATABASE]["docs"].update_many({}, PIPELINE)
 
 
 def plain_loop(url: str, span: dict[str, Any] | None = None) -> None:
     """What people write by hand: no checkpoint, no look at what changed meanwhile."""
-    with MongoClient(url, w="majority") as client:
+    with MongoClient[dict[str, Any]](url, w="majority") as client:
         collection = client[DATABASE].get_collection("docs", write_concern=WriteConcern("majority"))
         requests = []
         for document in collection.find(span or {}):
@@ -231,7 +231,7 @@ def plain_loop(url: str, span: dict[str, Any] | None = None) -> None:
 
 def two_loops(url: str) -> None:
     """What two cores allow: the loop in two processes, a half of the collection each."""
-    with MongoClient(url) as client:
+    with MongoClient[dict[str, Any]](url) as client:
         docs = client[DATABASE]["docs"]
         half = docs.estimated_document_count() // 2
         middle = docs.find({}, {"_id": 1}).sort("_id", 1).skip(half).limit(1)[0]["_id"]
@@ -329,7 +329,8 @@ class Bench:
         if done.returncode:
             raise SystemExit(f"{way}: {done.stderr[-2000:]}")
         found = json.loads(done.stdout.splitlines()[-1])
-        spent, floor = found.get("checkpoints"), base and base.documents / base.seconds
+        spent = found.get("checkpoints")
+        floor = None if base is None else base.documents / base.seconds
         # What workers spend on checkpoints, this process does not see.
         share = None if spent is None or "2 workers" in way else spent / found["seconds"]
         row = Row(

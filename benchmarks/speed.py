@@ -22,7 +22,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pymongo import MongoClient, UpdateOne
 from pymongo.write_concern import WriteConcern
@@ -218,7 +218,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
             write_project(folder / str(count), count)
         yield from start_rows(one.url, folder / "5", repeats)
         for kind, server in (("standalone", one), ("replica set", two)):
-            with MongoClient(server.url) as client:
+            with MongoClient[dict[str, Any]](server.url) as client:
                 client.drop_database("shop")
             yield empty_row(kind, server.url, folder / str(empty), empty)
         few, many = (folder / str(count) for count in counts)

@@ -21,6 +21,7 @@ from mongover.revisions.revision import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from subprocess import CompletedProcess
 
     from click.testing import Result
 
@@ -84,7 +85,7 @@ def invoke(
     return runner.invoke(cli, list(args), obj=migrator.open, input=stdin)
 
 
-def document(result: Result) -> Any:
+def document(result: Result | CompletedProcess[str]) -> Any:
     """The one JSON document on stdout."""
     return json.loads(result.stdout)
 

@@ -7,8 +7,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
+from tests.depth import DESK, deep, load_profile, mark_by_fixtures
 from tests.servers import (
     Server,
     ThreeNodes,
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
     from pymongo.database import Database
 
-# A busy machine makes examples slow; that says nothing about the code. In CI the examples are the
-# same at every run, so that a change is judged by itself; new ones are looked for at a desk.
-settings.register_profile(
-    "mongover",
-    deadline=None,
-    derandomize="CI" in os.environ,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("mongover")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In CI the examples are the same at every run, so that a change is judged by itself."""
+    whole = config.getoption("markexpr") != DESK
+    load_profile(whole=whole, derandomize="CI" in os.environ)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_by_fixtures(items)
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +49,9 @@ def replica_set() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(params=["standalone", "replica_set"])
+@pytest.fixture(params=[deep("standalone"), "replica_set"])
 def any_server(request: pytest.FixtureRequest) -> Server:
-    """The test runs on both."""
+    """The test runs on both; at a desk on the replica set."""
     server: Server = request.getfixturevalue(request.param)
     return server
 
@@ -128,5 +129,5 @@ def standalone_db(
 def any_db(
     any_server: Server, open_database: Callable[..., Database[dict[str, Any]]]
 ) -> Database[dict[str, Any]]:
-    """An empty database; the test runs on both servers."""
+    """An empty database; the test runs on both servers, at a desk on the replica set."""
     return open_database(any_server)

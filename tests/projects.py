@@ -78,7 +78,7 @@ class Project:
 
     def migrator(self, **options: Any) -> Migrator:
         """One more migrator; closed after the test."""
-        settings = {
+        settings: dict[str, Any] = {
             "url": self.server.url,
             "database": self.database,
             "versions": str(self.versions),

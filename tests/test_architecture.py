@@ -34,7 +34,8 @@ def import_table() -> Iterator[str]:
     for name, allowed in ROOMS.items():
         groups.setdefault(frozenset(allowed), []).append(name)
     seen: set[str] = set()
-    for allowed, names in groups.items():
+    for rooms, names in groups.items():
+        allowed = set(rooms)
         shown = ", ".join(f"`{one}`" for one in sorted(allowed)) or "nothing"
         text = "everything above" if len(allowed) > 1 and allowed == seen else shown
         yield f"| {', '.join(f'`{name}`' for name in names)} | {text} |"

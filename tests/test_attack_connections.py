@@ -259,11 +259,13 @@ def test_a_body_that_never_comes_is_408_in_whatever_application_the_router_is(
 ) -> None:
     import asyncio
 
-    from mongover.web import api
+    from mongover.web.service import Options
     from tests.web_support import config_for, make_app
 
-    real = api.Options
-    monkeypatch.setattr(api, "Options", lambda *a, **k: real(*a, **k, body_seconds=0.2))
+    def hasty(*args: Any, **options: Any) -> Options:
+        return Options(*args, **{**options, "body_seconds": 0.2})
+
+    monkeypatch.setattr("mongover.web.api.Options", hasty)
     app = make_app(config_for(replica_set, mongo_database(replica_set)))
     sent: list[Any] = []
 

@@ -37,7 +37,7 @@ def revision_of(body: str) -> Revision:
 
 def faults(body: str) -> list[tuple[int | None, str, str]]:
     found = find_faults(revision_of(body))
-    return [(one.where and one.where.line, one.message, one.hint) for one in found]
+    return [(one.where.line if one.where else None, one.message, one.hint) for one in found]
 
 
 def using(code: str) -> str:
@@ -74,7 +74,9 @@ def using(code: str) -> str:
         ("def upgrade(op): pass\ndef downgrade(): pass\n", 3, "downgrade of 0001_x.py takes ()"),
     ],
 )
-def test_what_could_not_be_called_is_found_with_its_line(body: str, line: int | None, says: str):
+def test_what_could_not_be_called_is_found_with_its_line(
+    body: str, line: int | None, says: str
+) -> None:
     ((found, message, hint),) = faults(body)
     assert says in message
     assert found == line
@@ -107,11 +109,11 @@ def test_what_could_not_be_called_is_found_with_its_line(body: str, line: int | 
         "match print:\n    case upgrade: pass",
     ],
 )
-def test_what_may_be_callable_is_left_to_the_run(body: str):
+def test_what_may_be_callable_is_left_to_the_run(body: str) -> None:
     assert faults(body + "\n") == []
 
 
-def test_a_fault_is_said_in_the_words_of_the_run(tmp_path: Path):
+def test_a_fault_is_said_in_the_words_of_the_run(tmp_path: Path) -> None:
     for body in ("x = 1", "async def upgrade(op): pass", "def upgrade(a, b): pass", "def f(:"):
         path = tmp_path / "0001_x.py"
         path.write_text(HEAD + body)
@@ -143,7 +145,9 @@ def signatures(draw: st.DrawFn) -> str:
 
 
 @given(signatures(), shapes)
-def test_a_plain_file_is_found_faulty_exactly_when_its_import_is_refused(args: str, shape: str):
+def test_a_plain_file_is_found_faulty_exactly_when_its_import_is_refused(
+    args: str, shape: str
+) -> None:
     revision = revision_of(shape.format(args) + "\n")
     try:
         load_script(revision)
@@ -188,7 +192,7 @@ def test_a_plain_file_is_found_faulty_exactly_when_its_import_is_refused(args: s
 )
 def test_what_op_does_not_have_is_found_with_the_nearest_name(
     code: str, line: int, says: str, hint: str
-):
+) -> None:
     ((found, message, way_out),) = faults(using(code))
     assert message.startswith(f"0001_x.py, line {line}: ")
     assert found == line
@@ -196,7 +200,7 @@ def test_what_op_does_not_have_is_found_with_the_nearest_name(
     assert hint in way_out
 
 
-def test_op_is_known_by_the_name_that_each_function_gives_it():
+def test_op_is_known_by_the_name_that_each_function_gives_it() -> None:
     body = """
     def upgrade(m):
         m.log("x")
@@ -252,7 +256,7 @@ def test_op_is_known_by_the_name_that_each_function_gives_it():
         "match op:\n    case Wrapped(inner=op):\n        op.create_idx()",
     ],
 )
-def test_what_op_may_have_is_left_to_the_run(code: str):
+def test_what_op_may_have_is_left_to_the_run(code: str) -> None:
     assert faults(using(code)) == []
 
 
@@ -268,11 +272,11 @@ def test_what_op_may_have_is_left_to_the_run(code: str):
         "from mongover import __version__\ndef upgrade(op):\n    if __version__ > '9': op.newer()",
     ],
 )
-def test_a_function_that_may_be_given_something_else_is_left_alone(body: str):
+def test_a_function_that_may_be_given_something_else_is_left_alone(body: str) -> None:
     assert faults(body + "\n") == []
 
 
-def test_an_odd_escape_or_comparison_is_no_fault_and_no_warning():
+def test_an_odd_escape_or_comparison_is_no_fault_and_no_warning() -> None:
     assert faults("def upgrade(op):\n    return '\\d' if op is 1 else 2\n") == []
 
 
@@ -294,7 +298,7 @@ WORDS = [
 )
 def test_a_call_is_faulty_exactly_when_the_verb_refuses_its_arguments(
     verb: str, count: int, words: list[str]
-):
+) -> None:
     """Called with a value that no verb takes, a good call gets as far as that value."""
     arguments = ["None"] * count + [f"{word}=None" for word in words]
     found = faults(using(f"op.{verb}({', '.join(arguments)})"))
@@ -323,7 +327,7 @@ def refused(call: Callable[[], Any]) -> str:
 
 
 @given(st.text(alphabet="abcdefgnoprstuwx_()[]:.,=*'\"\n 01", max_size=60))
-def test_whatever_a_body_says_only_faults_come_out(body: str):
+def test_whatever_a_body_says_only_faults_come_out(body: str) -> None:
     try:
         revision = revision_of(body)
     except InvalidRevision:  # the header cannot be told from the body
@@ -334,7 +338,7 @@ def test_whatever_a_body_says_only_faults_come_out(body: str):
 
 
 @given(st.from_regex(r"[a-z]{1,6}(_[a-z]{1,6})?", fullmatch=True))
-def test_any_name_that_op_lacks_is_found(name: str):
+def test_any_name_that_op_lacks_is_found(name: str) -> None:
     if not hasattr(Operations, name) and not keyword.iskeyword(name):
         assert len(faults(using(f"op.{name}()"))) == 1
 
@@ -360,7 +364,7 @@ def write(folder: Path, identifier: str, after: str | None, code: str) -> None:
     path.write_text(text + f"def upgrade(op):\n    {code}\n")
 
 
-def test_check_says_what_cannot_run_with_code_file_and_line(folder: Path):
+def test_check_says_what_cannot_run_with_code_file_and_line(folder: Path) -> None:
     done = run_cli("check", cwd=folder)
     assert done.returncode == 4
     assert "0002_change.py, line 9: op has no `create_idx`" in done.stdout
@@ -387,7 +391,7 @@ def test_check_says_what_cannot_run_with_code_file_and_line(folder: Path):
 @pytest.mark.parametrize("environ", [{}, {"MONGO_USER": "", "MONGO_HOST": "", "NAMED": "$"}])
 def test_what_only_looks_at_files_needs_no_variable_of_the_server(
     folder: Path, environ: dict[str, str], tmp_path: Path
-):
+) -> None:
     write(folder, "0002", "0001", "op.log('x')")
     environ = environ | {"EDITOR": "true"}
     for command in (
@@ -407,21 +411,23 @@ def test_what_only_looks_at_files_needs_no_variable_of_the_server(
 @pytest.mark.parametrize(
     "command", [["status"], ["upgrade"], ["plan"], ["edit", "head"], ["rebase", "2"], ["mongod"]]
 )
-def test_what_asks_the_server_says_which_variable_is_not_set(folder: Path, command: list[str]):
+def test_what_asks_the_server_says_which_variable_is_not_set(
+    folder: Path, command: list[str]
+) -> None:
     done = run_cli(*command, cwd=folder)
     assert done.returncode == 2
     assert "`url` needs the variable MONGO_USER, which is not set" in done.stderr
     assert "alembic-style.ini:2" in done.stderr
 
 
-def test_the_folder_of_the_revisions_is_needed_by_all(folder: Path):
+def test_the_folder_of_the_revisions_is_needed_by_all(folder: Path) -> None:
     (folder / "alembic-style.ini").write_text("[mongover]\nversions = ${WHERE}\n")
     done = run_cli("check", cwd=folder)
     assert done.returncode == 2
     assert "`versions` needs the variable WHERE, which is not set" in done.stderr
 
 
-def test_a_url_that_no_variable_could_mend_is_refused_by_all(folder: Path):
+def test_a_url_that_no_variable_could_mend_is_refused_by_all(folder: Path) -> None:
     (folder / "alembic-style.ini").write_text("[mongover]\nurl = htp://x\n")
     assert run_cli("check", cwd=folder).returncode == 2
 
@@ -431,7 +437,7 @@ def test_a_url_that_no_variable_could_mend_is_refused_by_all(folder: Path):
 
 def test_an_upgrade_refuses_what_op_lacks_before_anything_is_run(
     make_project: Callable[[Server], Project], replica_set: Server
-):
+) -> None:
     project = make_project(replica_set)
     project.write("0001", "op.create_collection('a')")
     project.write("0002", "op.create_collection('b')\nop.create_idx('b', 'x')", after="0001")
@@ -443,7 +449,7 @@ def test_an_upgrade_refuses_what_op_lacks_before_anything_is_run(
 
 def test_only_the_function_that_runs_can_stand_in_the_way(
     make_project: Callable[[Server], Project], replica_set: Server
-):
+) -> None:
     project = make_project(replica_set)
     project.write("0001", "op.create_collection('a')", "op.drop_idx('a')")
     project.upgrade()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_table_of_commands_says_what_each_command_says_of_itself(name: str):
+def test_the_table_of_commands_says_what_each_command_says_of_itself(name: str) -> None:
     _, text = COMMANDS[name]
     command = cli.get_command(click.Context(cli), name)
     assert isinstance(command, Command)
@@ -39,7 +39,7 @@ def test_the_table_of_commands_says_what_each_command_says_of_itself(name: str):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_help_page_with_the_shared_options(name: str):
+def test_every_command_has_a_help_page_with_the_shared_options(name: str) -> None:
     result = invoke(fake(), name, "--help")
     assert result.exit_code == 0
     assert "Options of every command" in result.stdout
@@ -47,7 +47,7 @@ def test_every_command_has_a_help_page_with_the_shared_options(name: str):
         assert words in result.stdout
 
 
-def test_the_help_of_the_group_lists_every_command_once():
+def test_the_help_of_the_group_lists_every_command_once() -> None:
     result = invoke(fake(), "--help")
     listed = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
     for name in COMMANDS:
@@ -55,17 +55,17 @@ def test_the_help_of_the_group_lists_every_command_once():
     assert invoke(fake(), "-h").stdout == result.stdout
 
 
-def test_without_a_command_the_help_is_shown():
+def test_without_a_command_the_help_is_shown() -> None:
     result = invoke(fake())
     assert result.exit_code == 2
     assert "Run them:" in result.stderr
 
 
-def test_the_version_is_that_of_the_package():
+def test_the_version_is_that_of_the_package() -> None:
     assert invoke(fake(), "--version").stdout == f"mongover {__version__}\n"
 
 
-def test_help_imports_neither_the_driver_nor_pydantic_nor_rich_nor_a_command():
+def test_help_imports_neither_the_driver_nor_pydantic_nor_rich_nor_a_command() -> None:
     modules = _modules_after("--help")
     heavy = {
         "pymongo",
@@ -82,7 +82,7 @@ def test_help_imports_neither_the_driver_nor_pydantic_nor_rich_nor_a_command():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_does_not_import_the_driver(name: str):
+def test_the_help_of_a_command_does_not_import_the_driver(name: str) -> None:
     assert not _modules_after(name, "--help") & {"pymongo", "pydantic_core", "rich"}
 
 
@@ -97,21 +97,21 @@ def _modules_after(*args: str) -> set[str]:
     return set(done.stderr.split())
 
 
-def test_a_misspelt_command_is_answered_with_the_nearest():
+def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
     result = invoke(fake(), "statsu")
     assert result.exit_code == 2
     assert "error[MGV002]: No such command 'statsu'. Did you mean 'status'?" in result.stderr
     assert "next: mongover --help" in result.stderr
 
 
-def test_a_misspelt_option_is_answered_with_the_nearest_and_the_help_of_its_command():
+def test_a_misspelt_option_is_answered_with_the_nearest_and_the_help_of_its_command() -> None:
     result = invoke(fake(), "upgrade", "--retyr")
     assert result.exit_code == 2
     assert "'--retry'" in result.stderr
     assert "next: mongover upgrade --help" in result.stderr
 
 
-def test_a_usage_error_has_a_json_document_too():
+def test_a_usage_error_has_a_json_document_too() -> None:
     result = invoke(fake(), "status", "--json", "--nope")
     assert result.exit_code == 2
     assert document(result)["error"]["code"] == "MGV002"
@@ -120,12 +120,12 @@ def test_a_usage_error_has_a_json_document_too():
 
 
 @pytest.mark.parametrize("args", [["--json", "status"], ["status", "--json"]])
-def test_a_shared_option_may_stand_before_or_after_the_command(args: list[str]):
+def test_a_shared_option_may_stand_before_or_after_the_command(args: list[str]) -> None:
     result = invoke(fake(status=status()), *args)
     assert document(result)["database"] == "shop"
 
 
-def test_an_option_after_the_command_wins_over_one_before_it():
+def test_an_option_after_the_command_wins_over_one_before_it() -> None:
     migrator = fake(heads=())
     invoke(migrator, "-c", "a.ini", "--database", "one", "heads", "--database", "two", "-q")
     settings, _ = migrator.opened[0]
@@ -137,18 +137,18 @@ def test_an_option_after_the_command_wins_over_one_before_it():
     ("value", "is_json"),
     [("1", True), ("yes", True), ("whatever", True), ("0", False), ("", False)],
 )
-def test_a_flag_can_be_set_by_its_variable(value: str, is_json: bool):
+def test_a_flag_can_be_set_by_its_variable(value: str, is_json: bool) -> None:
     result = invoke(fake(heads=()), "heads", env={"MONGOVER_JSON": value})
     assert result.stdout.startswith("{") is is_json
 
 
-def test_the_url_of_the_environment_is_left_to_the_configuration():
+def test_the_url_of_the_environment_is_left_to_the_configuration() -> None:
     migrator = fake(heads=())
     invoke(migrator, "heads", env={"MONGOVER_URL": "mongodb://elsewhere/"})
     assert migrator.opened[0][0].url is None
 
 
-def test_an_error_of_the_migrator_is_said_once_and_becomes_its_exit_code():
+def test_an_error_of_the_migrator_is_said_once_and_becomes_its_exit_code() -> None:
     migrator = fake(status=Unreachable("no server answers at db.example", hint="start it"))
     result = invoke(migrator, "status", "--json")
     assert result.exit_code == 5
@@ -163,14 +163,14 @@ def test_an_error_of_the_migrator_is_said_once_and_becomes_its_exit_code():
     assert migrator.closed == 1
 
 
-def test_an_error_that_quotes_the_url_does_not_tell_its_password():
+def test_an_error_that_quotes_the_url_does_not_tell_its_password() -> None:
     error = Edited("bad mongodb://u:hush-hush@db.example/ and hush-hush alone")
     result = invoke(fake(status=error), "status", "--json", "--debug")
     assert result.exit_code == 4
     assert "hush-hush" not in result.output
 
 
-def test_a_bug_is_one_line_and_its_traceback_comes_on_request():
+def test_a_bug_is_one_line_and_its_traceback_comes_on_request() -> None:
     migrator = fake(status=RuntimeError("unforeseen"))
     result = invoke(migrator, "status")
     assert result.exit_code == 1
@@ -180,14 +180,14 @@ def test_a_bug_is_one_line_and_its_traceback_comes_on_request():
     assert "Traceback" in invoke(migrator, "-v", "status").stderr
 
 
-def test_ctrl_c_is_130_without_a_traceback():
+def test_ctrl_c_is_130_without_a_traceback() -> None:
     result = invoke(fake(status=KeyboardInterrupt()), "status", "--json")
     assert result.exit_code == 130
     assert '"code": "MGV070"' in result.stdout
     assert "Traceback" not in result.stderr
 
 
-def test_warnings_of_the_configuration_are_shown():
+def test_warnings_of_the_configuration_are_shown() -> None:
     migrator = fake(heads=())
     object.__setattr__(migrator.config, "warnings", ("MONGOVER_ULR is unknown",))
     assert "warning: MONGOVER_ULR is unknown" in invoke(migrator, "heads").stderr
@@ -206,11 +206,11 @@ def test_warnings_of_the_configuration_are_shown():
         ([], []),
     ],
 )
-def test_a_relative_target_is_not_taken_for_an_option(args: list[str], parsed: list[str]):
+def test_a_relative_target_is_not_taken_for_an_option(args: list[str], parsed: list[str]) -> None:
     assert relative_last(args, {"--lock-wait"}) == parsed
 
 
-def test_a_bash_completion_offers_the_commands():
+def test_a_bash_completion_offers_the_commands() -> None:
     done = run_cli(
         cwd=ROOT, env={"_MONGOVER_COMPLETE": "bash_complete", "COMP_WORDS": "mongover sta",
                        "COMP_CWORD": "1"}
@@ -225,7 +225,7 @@ def completions(words: str, folder: Path) -> set[str]:
     return {line.partition(",")[2] for line in done.stdout.split()}
 
 
-def test_a_completion_offers_revisions_schemas_and_words(tmp_path: Path):
+def test_a_completion_offers_revisions_schemas_and_words(tmp_path: Path) -> None:
     for args in (["init"], ["revision", "-m", "create users", "--schema", "users"]):
         assert run_cli(*args, cwd=tmp_path).returncode == 0
     assert completions("mongover upgrade ", tmp_path) == {"head", "base", "users", "0001"}
@@ -235,25 +235,25 @@ def test_a_completion_offers_revisions_schemas_and_words(tmp_path: Path):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completion_script_is_printed(shell: str):
+def test_a_completion_script_is_printed(shell: str) -> None:
     result = invoke(fake(), "completion", shell)
     assert result.exit_code == 0
     assert "_MONGOVER_COMPLETE" in result.stdout
     assert document(invoke(fake(), "completion", shell, "--json"))["shell"] == shell
 
 
-def test_the_module_can_be_run_and_ends_with_the_exit_code(tmp_path: Path):
+def test_the_module_can_be_run_and_ends_with_the_exit_code(tmp_path: Path) -> None:
     assert run_cli("--version", cwd=tmp_path).stdout == f"mongover {__version__}\n"
     assert run_cli("statsu", cwd=tmp_path).returncode == 2
 
 
-def test_a_configuration_file_that_is_missing_is_named(tmp_path: Path):
+def test_a_configuration_file_that_is_missing_is_named(tmp_path: Path) -> None:
     done = run_cli("-c", "nope.ini", "heads", "--json", cwd=tmp_path)
     assert done.returncode == 2
     assert "nope.ini" in json.loads(done.stdout)["error"]["message"]
 
 
-def test_a_closed_pipe_is_quiet(tmp_path: Path):
+def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     command = f"{sys.executable} -m mongover --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
@@ -261,7 +261,7 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path):
     assert done.stderr == ""
 
 
-def test_a_full_disk_is_not_a_success():
+def test_a_full_disk_is_not_a_success() -> None:
     command = f"{sys.executable} -m mongover --version > /dev/full"
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
@@ -289,11 +289,11 @@ class _Unwritable:
 )
 def test_the_exit_code_tells_of_data_that_could_not_be_written(
     errors: Iterable[Exception], code: int, ends: int
-):
+) -> None:
     assert flush([None, *map(_Unwritable, errors)], code) == ends  # type: ignore[list-item]
 
 
-def test_the_group_can_be_called_like_any_click_command(capsys: pytest.CaptureFixture[str]):
+def test_the_group_can_be_called_like_any_click_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli(["current", "--json"], obj=fake(current=(record(),)).open)
     assert end.value.code == 0
@@ -302,12 +302,12 @@ def test_the_group_can_be_called_like_any_click_command(capsys: pytest.CaptureFi
 
 def test_run_returns_the_exit_code_and_leaves_the_process_alone(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     assert run(["status", "--check"], opener=fake(status=status()).open) == 6
     assert "2 pending" in capsys.readouterr().out
 
 
-def test_resilient_parsing_of_an_unknown_command_raises_nothing():
+def test_resilient_parsing_of_an_unknown_command_raises_nothing() -> None:
     context = click.Context(cli, resilient_parsing=True)
     assert cli.resolve_command(context, ["nope"])[1] is None
     assert cli.get_command(context, "nope") is None
@@ -315,7 +315,7 @@ def test_resilient_parsing_of_an_unknown_command_raises_nothing():
 
 def test_the_migrator_is_opened_from_file_flags_and_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.ini").write_text("[mongover]\nurl = mongodb://a/shop\nlease = 7\n")
     settings = Settings(config="other.ini", database="flag")
@@ -326,7 +326,7 @@ def test_the_migrator_is_opened_from_file_flags_and_environment(
 
 def test_without_any_configuration_the_hint_is_init(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         open_migrator(Settings(), {})
@@ -337,7 +337,7 @@ def test_without_any_configuration_the_hint_is_init(
 @pytest.mark.parametrize("error", [Unreachable("away"), RuntimeError("unforeseen")])
 def test_an_error_on_the_way_to_a_command_is_said_like_any_other(
     error: Exception, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def parse(*_: object) -> None:
         raise error
 
@@ -349,7 +349,7 @@ def test_an_error_on_the_way_to_a_command_is_said_like_any_other(
 
 def test_main_flushes_and_leaves_with_the_exit_code_without_waiting_for_threads(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     ends: list[int] = []
     monkeypatch.setattr(os, "_exit", ends.append)
     monkeypatch.setattr("mongover.cli.signals.install_end", Ending)

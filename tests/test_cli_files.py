@@ -29,7 +29,7 @@ def told(migrator: FakeMigrator) -> list[tuple[str, tuple[Any, ...], str]]:
     return [(name, args, how["reason"]) for name, args, how in migrator.calls]
 
 
-def test_init_makes_a_project_and_says_what_comes_next(tmp_path: Path):
+def test_init_makes_a_project_and_says_what_comes_next(tmp_path: Path) -> None:
     done = run_cli("init", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.split() == [
@@ -42,7 +42,9 @@ def test_init_makes_a_project_and_says_what_comes_next(tmp_path: Path):
     assert ".mongover/" in (tmp_path / ".gitignore").read_text()
 
 
-def test_init_says_what_it_made_and_what_it_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_init_says_what_it_made_and_what_it_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".gitignore").write_text("mine")
     (tmp_path / "versions").mkdir()
@@ -58,7 +60,7 @@ def test_init_says_what_it_made_and_what_it_kept(tmp_path: Path, monkeypatch: py
     assert "cd sub, then " in invoke(fake(), "init", "sub").stderr
 
 
-def test_init_never_overwrites(tmp_path: Path):
+def test_init_never_overwrites(tmp_path: Path) -> None:
     for name in ("alembic-style.ini", ".gitignore"):
         (tmp_path / name).write_text("[mongover]\n# mine\n")
     (tmp_path / "versions").mkdir()
@@ -71,7 +73,7 @@ def test_init_never_overwrites(tmp_path: Path):
 
 def test_init_keeps_a_pyproject_with_our_section_and_ignores_one_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
     assert "created  alembic-style.ini" in invoke(fake(), "init").stdout
@@ -82,7 +84,7 @@ def test_init_keeps_a_pyproject_with_our_section_and_ignores_one_without(
     assert not (other / "alembic-style.ini").exists()
 
 
-def test_init_in_another_folder_with_url_and_database(tmp_path: Path):
+def test_init_in_another_folder_with_url_and_database(tmp_path: Path) -> None:
     done = run_cli("init", "new one", "--url", "mongodb://db.example/", "--database", "shop",
                    cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0
@@ -91,7 +93,7 @@ def test_init_in_another_folder_with_url_and_database(tmp_path: Path):
     assert (str(config.url), config.database) == ("mongodb://db.example/", "shop")
 
 
-def test_a_revision_is_written_and_its_path_told():
+def test_a_revision_is_written_and_its_path_told() -> None:
     path = Path.cwd() / "versions" / "0006_add_phone.py"
     migrator = fake(create_revision=path)
     args = ["revision", "-m", "add phone", "--schema", "users", "--depends-on", "1",
@@ -112,13 +114,13 @@ def test_a_revision_is_written_and_its_path_told():
     }
 
 
-def test_a_revision_needs_a_message():
+def test_a_revision_needs_a_message() -> None:
     result = invoke(fake(), "revision")
     assert result.exit_code == 2
     assert "--message" in result.stderr
 
 
-def test_merge_and_rebase_tell_every_file_they_wrote():
+def test_merge_and_rebase_tell_every_file_they_wrote() -> None:
     paths = (Path.cwd() / "versions/0008_a.py", Path.cwd() / "versions/0009_b.py")
     migrator = fake(merge=paths[0], rebase=paths)
     assert invoke(migrator, "merge", "users", "-m", "join").stdout == "wrote versions/0008_a.py\n"
@@ -142,7 +144,7 @@ def editor(tmp_path: Path) -> Path:
     return script
 
 
-def test_a_new_revision_can_be_opened_at_once(editor: Path, tmp_path: Path):
+def test_a_new_revision_can_be_opened_at_once(editor: Path, tmp_path: Path) -> None:
     migrator = fake(create_revision=tmp_path / "0001_x.py")
     env = {"VISUAL": f"'{editor}' --wait", "EDITOR": "false"}
     assert invoke(migrator, "revision", "-m", "x", "--edit", env=env).exit_code == 0
@@ -154,7 +156,9 @@ def with_versions(migrator: Any, folder: Path) -> Any:
     return migrator
 
 
-def test_edit_finds_a_broken_file_by_its_name_without_a_server(editor: Path, tmp_path: Path):
+def test_edit_finds_a_broken_file_by_its_name_without_a_server(
+    editor: Path, tmp_path: Path
+) -> None:
     (tmp_path / "0007_broken.py").write_text("def (")
     migrator = with_versions(fake(), tmp_path)
     result = invoke(migrator, "edit", "0007", "--json", env={"VISUAL": f"'{editor}'"})
@@ -163,7 +167,7 @@ def test_edit_finds_a_broken_file_by_its_name_without_a_server(editor: Path, tmp
     assert (tmp_path / "edited").read_text() == f"{tmp_path}/0007_broken.py\n"
 
 
-def test_edit_of_a_target_and_of_a_missing_file(editor: Path, tmp_path: Path):
+def test_edit_of_a_target_and_of_a_missing_file(editor: Path, tmp_path: Path) -> None:
     path = tmp_path / "0001_x.py"
     migrator = with_versions(fake(show=Shown(revision(path=path), None, ())), tmp_path)
     assert invoke(migrator, "edit", "users", env={"VISUAL": f"'{editor}'"}).exit_code == 0
@@ -181,14 +185,14 @@ def test_edit_of_a_target_and_of_a_missing_file(editor: Path, tmp_path: Path):
         ({"EDITOR": "'unbalanced"}, "cannot be run"),
     ],
 )
-def test_an_editor_that_does_not_work_is_named(environ: dict[str, str], words: str):
+def test_an_editor_that_does_not_work_is_named(environ: dict[str, str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         open_editor(Path("x.py"), environ)
 
 
 def test_without_an_editor_the_hint_says_what_to_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="no editor") as caught:
         open_editor(Path("x.py"), {"EDITOR": "  "})
@@ -199,7 +203,7 @@ def test_without_an_editor_the_hint_says_what_to_set(
     open_editor(Path("x.py"), {})
 
 
-def test_diff_prints_the_diff_alone():
+def test_diff_prints_the_diff_alone() -> None:
     migrator = fake(diff="--- a\n+++ b\n-x\r\n+y\n")
     assert invoke(migrator, "diff", "3").stdout_bytes == b"--- a\n+++ b\n-x\r\n+y\n"
     assert document(invoke(migrator, "diff", "3", "--json"))["diff"].startswith("--- a")
@@ -207,13 +211,13 @@ def test_diff_prints_the_diff_alone():
     assert (same.stdout, same.stderr) == ("", "3 is what was applied\n")
 
 
-def test_restore_tells_the_path():
+def test_restore_tells_the_path() -> None:
     migrator = fake(restore=Path.cwd() / "versions/0003_x.py")
     assert invoke(migrator, "restore", "3").stdout == "wrote versions/0003_x.py\n"
     assert document(invoke(migrator, "restore", "3", "--json")) == {"path": "versions/0003_x.py"}
 
 
-def test_repair_needs_a_reason_that_says_something():
+def test_repair_needs_a_reason_that_says_something() -> None:
     migrator = fake(repair=record("0003"))
     assert invoke(migrator, "repair", "3").exit_code == 2
     assert invoke(migrator, "repair", "3", "--reason", " ").exit_code == 2
@@ -231,7 +235,7 @@ def test_repair_needs_a_reason_that_says_something():
         ("--reverted", "0004 is reverted"),
     ],
 )
-def test_resolve_passes_on_what_a_person_found_out(flag: str, words: str):
+def test_resolve_passes_on_what_a_person_found_out(flag: str, words: str) -> None:
     migrator = fake(resolve=record("0004"))
     result = invoke(migrator, "resolve", "4", flag, "--reason", "looked")
     assert words in result.stdout
@@ -240,13 +244,13 @@ def test_resolve_passes_on_what_a_person_found_out(flag: str, words: str):
     assert shown["record"]["revision"] == "0004"
 
 
-def test_resolve_without_a_resolution_says_which_there_are():
+def test_resolve_without_a_resolution_says_which_there_are() -> None:
     result = invoke(fake(), "resolve", "4", "--reason", "x")
     assert result.exit_code == 2
     assert "--retry, --applied or --reverted" in result.stderr
 
 
-def test_stamp_tells_the_records_that_changed():
+def test_stamp_tells_the_records_that_changed() -> None:
     migrator = fake(stamp=("0001", "0002"))
     result = invoke(migrator, "stamp", "-1", "--reason", "imported")
     assert result.stdout == "✓ 2 records stamped: 0001, 0002\n"
@@ -255,19 +259,19 @@ def test_stamp_tells_the_records_that_changed():
     assert "nothing to stamp" in invoke(fake(stamp=()), "stamp", "2").stdout
 
 
-def test_unlock_of_nothing_is_a_sentence():
+def test_unlock_of_nothing_is_a_sentence() -> None:
     for state in (None, lease(owner=None)):
         assert invoke(fake(lock=state), "unlock").stdout == "nobody holds the lock\n"
     assert document(invoke(fake(lock=None), "unlock", "--json"))["unlocked"] is False
 
 
-def test_an_expired_lock_is_ended_without_a_question():
+def test_an_expired_lock_is_ended_without_a_question() -> None:
     migrator = fake(lock=lease(seconds_left=-1), unlock=lease(owner=None))
     assert "was ended" in invoke(migrator, "unlock").stdout
     assert migrator.calls[-1] == ("unlock", (), {"owner": None})
 
 
-def test_a_live_lock_is_not_ended_where_nobody_can_be_asked():
+def test_a_live_lock_is_not_ended_where_nobody_can_be_asked() -> None:
     migrator = fake(lock=lease(), unlock=lease(owner=None))
     result = invoke(migrator, "unlock")
     assert result.exit_code == 2
@@ -276,7 +280,7 @@ def test_a_live_lock_is_not_ended_where_nobody_can_be_asked():
 
 
 @pytest.mark.parametrize("args", [["--yes"], ["--owner", "token-1"]])
-def test_a_live_lock_is_ended_for_who_says_so(args: list[str]):
+def test_a_live_lock_is_ended_for_who_says_so(args: list[str]) -> None:
     migrator = fake(lock=lease(), unlock=lease(owner=None))
     result = invoke(migrator, "unlock", *args, "--json")
     assert document(result)["unlocked"] is True
@@ -284,7 +288,7 @@ def test_a_live_lock_is_ended_for_who_says_so(args: list[str]):
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 130)])
-def test_on_a_terminal_unlock_asks(answer: str, code: int, monkeypatch: pytest.MonkeyPatch):
+def test_on_a_terminal_unlock_asks(answer: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     migrator = fake(lock=lease(), unlock=lease(owner=None))
     monkeypatch.setattr("mongover.cli.commands.server.has_keyboard", lambda: True)
     result = invoke(migrator, "unlock", stdin=answer)
@@ -293,7 +297,7 @@ def test_on_a_terminal_unlock_asks(answer: str, code: int, monkeypatch: pytest.M
     assert ("unlock" in [call[0] for call in migrator.calls]) is (code == 0)
 
 
-def test_mongod_needs_an_embedded_url(tmp_path: Path):
+def test_mongod_needs_an_embedded_url(tmp_path: Path) -> None:
     (tmp_path / "alembic-style.ini").write_text("[mongover]\nurl = mongodb://u:hush@h/shop\n")
     done = run_cli("mongod", cwd=tmp_path)
     assert done.returncode == 2
@@ -324,7 +328,7 @@ def with_embedded(monkeypatch: pytest.MonkeyPatch, folder: Path, *, alive: bool)
 
 def test_mongod_prints_its_url_and_ends_with_a_signal(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     before = signal.getsignal(signal.SIGTERM)
     result = invoke(with_embedded(monkeypatch, tmp_path, alive=True), "mongod")
     assert result.exit_code == 0
@@ -334,7 +338,9 @@ def test_mongod_prints_its_url_and_ends_with_a_signal(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_mongod_notices_that_its_server_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_mongod_notices_that_its_server_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     result = invoke(with_embedded(monkeypatch, tmp_path, alive=False), "mongod", "--json")
     assert result.exit_code == 5
     assert document(result)["pid"] == 42
@@ -342,7 +348,7 @@ def test_mongod_notices_that_its_server_is_gone(monkeypatch: pytest.MonkeyPatch,
     assert "ended by itself" in result.stderr
 
 
-def test_mongod_of_another_server_is_refused():
+def test_mongod_of_another_server_is_refused() -> None:
     result = invoke(fake(), "mongod")
     assert result.exit_code == 2
     assert "not an embedded one" in result.stderr

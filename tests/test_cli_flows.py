@@ -99,7 +99,7 @@ def filled(project: Project) -> Project:
     return project
 
 
-def test_the_main_job_from_an_empty_database_and_back(filled: Project):
+def test_the_main_job_from_an_empty_database_and_back(filled: Project) -> None:
     assert "2 pending" in filled.run("status").stdout
     assert filled.run("status", "--check").returncode == 6
 
@@ -124,13 +124,15 @@ def test_the_main_job_from_an_empty_database_and_back(filled: Project):
 
 def test_a_plan_is_what_runs_and_leaves_the_database_alone(
     filled: Project, replica_db: Database[Any]
-):
+) -> None:
     steps = [step["revision"] for step in filled.json("plan", "calls")["steps"]]
     assert replica_db.list_collection_names() == []
     assert filled.json("upgrade", "calls")["applied"] == steps == ["0001", "0002"]
 
 
-def test_a_failed_revision_is_exit_1_with_its_place_and_the_next_command_works(project: Project):
+def test_a_failed_revision_is_exit_1_with_its_place_and_the_next_command_works(
+    project: Project,
+) -> None:
     project.add(
         "0001", "op.create_collection('users')\nraise ValueError('no [/bold] such\\nthing')"
     )
@@ -150,14 +152,16 @@ def test_a_failed_revision_is_exit_1_with_its_place_and_the_next_command_works(p
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_plain_terminal_gets_plain_signs_and_the_run_ends_well(filled: Project, encoding: str):
+def test_a_plain_terminal_gets_plain_signs_and_the_run_ends_well(
+    filled: Project, encoding: str
+) -> None:
     done = filled.run("upgrade", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
     assert done.returncode == 0
     assert done.stdout.startswith("[x] 2 revisions applied")
     assert "[x] collection users" in done.stderr
 
 
-def test_an_edited_file_is_shown_diffed_and_repaired(filled: Project):
+def test_an_edited_file_is_shown_diffed_and_repaired(filled: Project) -> None:
     filled.run("upgrade")
     filled.add("0001", "op.create_collection('people')", message="create users")
     assert filled.run("verify").returncode == 4
@@ -171,7 +175,7 @@ def test_an_edited_file_is_shown_diffed_and_repaired(filled: Project):
     assert '"renamed"' in filled.run("history", "--log").stdout
 
 
-def test_a_lost_file_is_restored_byte_for_byte(filled: Project):
+def test_a_lost_file_is_restored_byte_for_byte(filled: Project) -> None:
     filled.run("upgrade")
     (lost,) = (filled.folder / "versions").glob("0002_*.py")
     before = lost.read_bytes()
@@ -182,7 +186,9 @@ def test_a_lost_file_is_restored_byte_for_byte(filled: Project):
     assert filled.run("verify").returncode == 0
 
 
-def test_stamp_records_without_running_and_takes_back(filled: Project, replica_db: Database[Any]):
+def test_stamp_records_without_running_and_takes_back(
+    filled: Project, replica_db: Database[Any]
+) -> None:
     assert filled.json("stamp", "head")["stamped"] == ["0001", "0002"]
     assert "users" not in replica_db.list_collection_names()
     assert filled.run("status", "--check").returncode == 0
@@ -190,7 +196,7 @@ def test_stamp_records_without_running_and_takes_back(filled: Project, replica_d
     assert filled.run("status", "--check").returncode == 6
 
 
-def test_every_command_that_reads_has_one_json_document(filled: Project):
+def test_every_command_that_reads_has_one_json_document(filled: Project) -> None:
     filled.run("upgrade")
     for args in (
         *(["status"], ["current"], ["heads"], ["history"], ["history", "--log"], ["show", "1"]),
@@ -201,7 +207,7 @@ def test_every_command_that_reads_has_one_json_document(filled: Project):
         assert isinstance(json.loads(done.stdout), dict)
 
 
-def test_a_server_that_is_away_is_exit_5_in_time_and_in_one_block(tmp_path: Path):
+def test_a_server_that_is_away_is_exit_5_in_time_and_in_one_block(tmp_path: Path) -> None:
     Project(tmp_path, f"mongodb://ana:s3cr3t-word@127.0.0.1:{free_port()}/", "shop")
     done = run_cli("status", "--json", "--connect-timeout", "0.3", cwd=tmp_path, timeout=20)
     assert done.returncode == 5
@@ -210,7 +216,7 @@ def test_a_server_that_is_away_is_exit_5_in_time_and_in_one_block(tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_password_is_exit_5_and_never_printed(auth_server: Server, tmp_path: Path):
+def test_a_wrong_password_is_exit_5_and_never_printed(auth_server: Server, tmp_path: Path) -> None:
     Project(tmp_path, auth_server.as_user("ana", "wr0ng-pass/w@rd"), "shop")
     for args in (["status"], ["upgrade"], ["doctor"], ["status", "--debug"], ["-v", "lock"]):
         done = run_cli(*args, cwd=tmp_path)
@@ -219,7 +225,7 @@ def test_a_wrong_password_is_exit_5_and_never_printed(auth_server: Server, tmp_p
         assert "wr0ng-pass" not in said
 
 
-def test_reading_commands_create_nothing(filled: Project, replica_db: Database[Any]):
+def test_reading_commands_create_nothing(filled: Project, replica_db: Database[Any]) -> None:
     for args in (["status"], ["plan"], ["history"], ["current"], ["verify"], ["lock"], ["doctor"]):
         assert filled.run(*args).returncode == 0
     assert replica_db.list_collection_names() == []
@@ -254,7 +260,7 @@ def _await_line(process: subprocess.Popen[str], words: str) -> str:
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_a_safe_revision_ends_at_once_and_the_run_can_go_on(
     project: Project, replica_db: Database[Any], signum: int, code: int
-):
+) -> None:
     project.add("0001", SAFE)
     with start_cli("upgrade", cwd=project.folder) as process:
         _await_line(process, "in the middle 3")
@@ -264,14 +270,16 @@ def test_a_signal_in_a_safe_revision_ends_at_once_and_the_run_can_go_on(
     assert "0001 was interrupted" in err
     assert "Traceback" not in out + err
     assert project.json("lock")["lock"]["held"] is False
-    assert replica_db["_migrations"].find_one({"_id": "0001"})["state"] == "interrupted"
+    record = replica_db["_migrations"].find_one({"_id": "0001"})
+    assert record is not None
+    assert record["state"] == "interrupted"
     project.add("0001", "op.create_collection('users')")
     assert project.run("upgrade").returncode == 0
 
 
 def test_the_first_signal_lets_an_unsafe_revision_finish_and_the_second_ends_it(
     project: Project, replica_db: Database[Any]
-):
+) -> None:
     project.add("0001", SLOW)
     with start_cli("upgrade", cwd=project.folder) as process:
         _await_line(process, "in the middle")
@@ -289,7 +297,7 @@ def test_the_first_signal_lets_an_unsafe_revision_finish_and_the_second_ends_it(
     assert "mongover resolve 0001" in blocked.stderr
 
 
-def test_a_reader_that_goes_away_does_not_stop_a_run(filled: Project):
+def test_a_reader_that_goes_away_does_not_stop_a_run(filled: Project) -> None:
     with start_cli("upgrade", cwd=filled.folder) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -299,7 +307,7 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(filled: Project):
     assert filled.run("status", "--check").returncode == 0
 
 
-def test_who_waits_for_the_lock_says_for_whom_and_gives_up_with_exit_3(project: Project):
+def test_who_waits_for_the_lock_says_for_whom_and_gives_up_with_exit_3(project: Project) -> None:
     project.add("0001", SAFE)
     with start_cli("upgrade", cwd=project.folder) as holder:
         _await_line(holder, "in the middle")
@@ -321,7 +329,7 @@ def test_who_waits_for_the_lock_says_for_whom_and_gives_up_with_exit_3(project: 
         holder.communicate(timeout=20)
 
 
-def test_ctrl_c_while_the_server_is_looked_for_ends_at_once(tmp_path: Path):
+def test_ctrl_c_while_the_server_is_looked_for_ends_at_once(tmp_path: Path) -> None:
     project = Project(tmp_path, f"mongodb://127.0.0.1:{free_port()}/", "shop")
     project.add("0001", "op.log('x')")
     code = (
@@ -342,7 +350,7 @@ def test_ctrl_c_while_the_server_is_looked_for_ends_at_once(tmp_path: Path):
     assert "nothing was run." in done.stderr
 
 
-def test_the_embedded_server_runs_in_the_foreground_and_others_attach(tmp_path: Path):
+def test_the_embedded_server_runs_in_the_foreground_and_others_attach(tmp_path: Path) -> None:
     assert run_cli("init", cwd=tmp_path).returncode == 0
     written = run_cli("revision", "-m", "create users", "--schema", "users", cwd=tmp_path)
     assert written.stdout == "wrote versions/0001_create_users.py\n"
@@ -360,7 +368,7 @@ def test_the_embedded_server_runs_in_the_foreground_and_others_attach(tmp_path: 
     assert run_cli("status", "--check", cwd=tmp_path).returncode == 0
 
 
-def test_a_terminal_shows_colours_and_a_moving_line(project: Project):
+def test_a_terminal_shows_colours_and_a_moving_line(project: Project) -> None:
     project.add("0001", "op.create_collection('users')\ntime.sleep(1.2)", message="[red]x[/red]")
     said = _in_terminal(project.folder, "upgrade")
     assert "\x1b[1m0001\x1b[0m [red]x[/red] (users)" in said
@@ -369,7 +377,7 @@ def test_a_terminal_shows_colours_and_a_moving_line(project: Project):
     assert said.count("\x1b[?25l") == said.count("\x1b[?25h")
 
 
-def test_no_color_leaves_a_terminal_without_colours(project: Project):
+def test_no_color_leaves_a_terminal_without_colours(project: Project) -> None:
     project.add("0001", "op.create_collection('users')")
     for env, args in (({"NO_COLOR": "1"}, ()), ({}, ("--no-color",))):
         said = _in_terminal(project.folder, "upgrade", *args, env=env)

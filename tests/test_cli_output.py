@@ -62,7 +62,7 @@ def make_output(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
-def test_every_encoding_can_carry_every_line(encoding: str):
+def test_every_encoding_can_carry_every_line(encoding: str) -> None:
     stream = Terminal(encoding)
     Screen(stream, color=False).line("✓ ○ ✗ … → \U0001f600 é \udc80 [/bold] [red]x")
     line = stream.text
@@ -72,20 +72,20 @@ def test_every_encoding_can_carry_every_line(encoding: str):
 
 
 @given(st.text(st.characters(codec=None)), st.sampled_from(["ascii", "cp1252", "utf-8"]))
-def test_no_text_raises_and_no_text_makes_a_second_line(text: str, encoding: str):
+def test_no_text_raises_and_no_text_makes_a_second_line(text: str, encoding: str) -> None:
     stream = Terminal(encoding)
     Screen(stream, color=False).line(text)
     assert stream.text.count("\n") == 1
     assert stream.text.endswith("\n")
 
 
-def test_colours_come_from_us_and_never_from_a_text():
+def test_colours_come_from_us_and_never_from_a_text() -> None:
     stream = Terminal()
     Screen(stream, color=None).line(Paint("a\x1b[31m", "bold"), " \x1b[2J")
     assert stream.text == "\x1b[1ma\\x1b[31m\x1b[0m \\x1b[2J\n"
 
 
-def test_a_pipe_has_no_colours_and_a_missing_stream_says_nothing():
+def test_a_pipe_has_no_colours_and_a_missing_stream_says_nothing() -> None:
     stream = io.StringIO()
     Screen(stream, color=None).line(Paint("a", "bold"))
     assert stream.getvalue() == "a\n"
@@ -109,13 +109,13 @@ def test_who_decides_on_colours(
     environ: dict[str, str],
     settings: dict[str, Any],
     colored: bool,
-):
+) -> None:
     output, out, _ = make_output(monkeypatch, environ=environ, **settings)
     output.data(Paint("x", "red"))
     assert ("\x1b[" in out.text) is colored
 
 
-def test_a_reader_that_went_away_silences_the_stream_and_raises_nothing():
+def test_a_reader_that_went_away_silences_the_stream_and_raises_nothing() -> None:
     stream = Broken()
     screen = Screen(stream, color=False)
     screen.line("one")
@@ -124,7 +124,7 @@ def test_a_reader_that_went_away_silences_the_stream_and_raises_nothing():
     assert isinstance(screen.failure, BrokenPipeError)
 
 
-def test_what_a_signal_handler_says_in_the_middle_of_a_write_arrives(tmp_path: Path):
+def test_what_a_signal_handler_says_in_the_middle_of_a_write_arrives(tmp_path: Path) -> None:
     class Busy(io.StringIO):
         def write(self, text: str) -> int:
             raise RuntimeError(f"reentrant call: {text}")
@@ -139,7 +139,7 @@ def test_what_a_signal_handler_says_in_the_middle_of_a_write_arrives(tmp_path: P
 
 def test_quiet_hides_talk_and_results_but_neither_data_nor_warnings_nor_errors(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     output, out, err = make_output(monkeypatch, quiet=True, no_color=True)
     output.data("data")
     output.result("result")
@@ -152,7 +152,7 @@ def test_quiet_hides_talk_and_results_but_neither_data_nor_warnings_nor_errors(
     assert err.text == "warning: careful\nerror[MGV040]: 0003 was edited\n"
 
 
-def test_with_json_stdout_carries_the_document_alone(monkeypatch: pytest.MonkeyPatch):
+def test_with_json_stdout_carries_the_document_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     output, out, err = make_output(monkeypatch, json=True, verbose=True)
     output.data("data")
     output.verbatim("data\n")
@@ -165,7 +165,7 @@ def test_with_json_stdout_carries_the_document_alone(monkeypatch: pytest.MonkeyP
 
 def test_the_block_of_an_error_says_where_what_and_what_next(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     output, _, err = make_output(monkeypatch, no_color=True)
     output.error(
@@ -192,13 +192,13 @@ def test_the_block_of_an_error_says_where_what_and_what_next(
     ]
 
 
-def test_an_error_without_a_message_is_named_by_its_kind(monkeypatch: pytest.MonkeyPatch):
+def test_an_error_without_a_message_is_named_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     output, _, err = make_output(monkeypatch, no_color=True)
     output.error(Edited("", where=Where(Path("/x/y.py"))))
     assert err.text.splitlines() == ["error[MGV040]: Edited", "  --> /x/y.py"]
 
 
-def test_debug_adds_the_traceback_and_the_error_stays_last(monkeypatch: pytest.MonkeyPatch):
+def test_debug_adds_the_traceback_and_the_error_stays_last(monkeypatch: pytest.MonkeyPatch) -> None:
     output, _, err = make_output(monkeypatch, debug=True, no_color=True)
     error = Edited("0003 was edited")
     error.__cause__ = ValueError("deep down")
@@ -211,7 +211,7 @@ def test_debug_adds_the_traceback_and_the_error_stays_last(monkeypatch: pytest.M
 def test_the_password_of_the_url_leaves_in_no_way(
     monkeypatch: pytest.MonkeyPatch,
     json_mode: bool,
-):
+) -> None:
     output, out, err = make_output(monkeypatch, json=json_mode, debug=True)
     output.hide_secrets_of(URL)
     for text in (URL, "the word is s3cr3t-word"):
@@ -228,27 +228,27 @@ def test_the_password_of_the_url_leaves_in_no_way(
 
 def test_any_url_in_a_text_loses_its_password_before_the_configuration_is_known(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     output, _, err = make_output(monkeypatch)
     output.talk(f"cannot reach {URL}")
     assert "s3cr3t-word" not in err.text
     assert "db.example" in err.text
 
 
-def test_a_verbatim_text_goes_through_a_pipe_byte_for_byte(monkeypatch: pytest.MonkeyPatch):
+def test_a_verbatim_text_goes_through_a_pipe_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
     Output(Settings(), {}).verbatim("a\r\n\tb\x1b\n")
     assert stream.getvalue() == "a\r\n\tb\x1b\n"
 
 
-def test_a_verbatim_text_is_harmless_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
+def test_a_verbatim_text_is_harmless_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     output, out, _ = make_output(monkeypatch)
     output.verbatim("a\x1b[2J\n\nb")
     assert out.text == "a\\x1b[2J\n\nb\n"
 
 
-def test_json_knows_times_paths_sets_and_numbers_that_json_has_not():
+def test_json_knows_times_paths_sets_and_numbers_that_json_has_not() -> None:
     value = {
         "at": datetime(2026, 1, 2, tzinfo=UTC),
         "path": Path("a/b"),
@@ -272,14 +272,14 @@ def test_json_knows_times_paths_sets_and_numbers_that_json_has_not():
 
 
 @given(st.text(st.characters(codec=None)), st.sampled_from(["ascii", "cp1252", "utf-8"]))
-def test_json_survives_every_encoding(text: str, encoding: str):
+def test_json_survives_every_encoding(text: str, encoding: str) -> None:
     written = to_json({"text": text}, encoding=encoding)
     assert json.loads(written.encode(encoding).decode(encoding)) == {"text": text}
 
 
 def test_a_path_outside_the_working_folder_is_shown_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert relative(tmp_path / "a.py") == "a.py"
     assert relative(Path("/elsewhere/a.py")) == "/elsewhere/a.py"

@@ -63,6 +63,11 @@ def make_screen(
     return RunScreen(output, database="shop", every=every), stream
 
 
+def stage_of(listener: RunScreen | LineListener) -> Stage:
+    """Read anew: the events in between change it."""
+    return listener.stage
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunScreen, Terminal]]:
     screen, stream = make_screen(monkeypatch)
@@ -70,7 +75,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunScreen, Terminal]]
     screen.close()
 
 
-def test_a_run_reads_as_a_header_and_a_line_for_each_operation(run: tuple[RunScreen, Terminal]):
+def test_a_run_reads_as_a_header_and_a_line_for_each_operation(
+    run: tuple[RunScreen, Terminal],
+) -> None:
     screen, stream = run
     screen(events.RunStarted("run", UP, "head", 2, "db.example"))
     screen(step())
@@ -92,7 +99,7 @@ def test_a_run_reads_as_a_header_and_a_line_for_each_operation(run: tuple[RunScr
 
 def test_a_step_without_operations_has_its_own_line_with_its_time(
     run: tuple[RunScreen, Terminal],
-):
+) -> None:
     screen, stream = run
     screen(step(direction=DOWN, schema=None, transaction=True, continues=True))
     screen(events.StepFinished("0005", DOWN, 1, 2, 0.05))
@@ -103,7 +110,7 @@ def test_a_step_without_operations_has_its_own_line_with_its_time(
 
 def test_a_revert_says_so_in_its_header_and_a_bare_step_has_no_brackets(
     run: tuple[RunScreen, Terminal],
-):
+) -> None:
     screen, stream = run
     screen(events.RunStarted("run", DOWN, "-1", 1, "db.example"))
     screen(step(schema=None))
@@ -120,7 +127,7 @@ def test_a_failure_names_the_operation_that_was_running(
     run: tuple[RunScreen, Terminal],
     started: bool,
     label: str,
-):
+) -> None:
     screen, stream = run
     screen(step())
     if started:
@@ -131,7 +138,7 @@ def test_a_failure_names_the_operation_that_was_running(
 
 def test_what_a_revision_logs_is_shown_line_by_line_and_never_as_markup(
     run: tuple[RunScreen, Terminal],
-):
+) -> None:
     screen, stream = run
     screen(events.Notice("[bold]one[/bold]\n\x1b[2Jtwo", "0005"))
     screen(events.Notice("careful", level="warning"))
@@ -142,7 +149,7 @@ def test_what_a_revision_logs_is_shown_line_by_line_and_never_as_markup(
     ]
 
 
-def test_quiet_hides_all_but_warnings(monkeypatch: pytest.MonkeyPatch):
+def test_quiet_hides_all_but_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     screen, stream = make_screen(monkeypatch, quiet=True)
     screen(events.RunStarted("run", UP, "head", 2, "db.example"))
     screen(events.Notice("nothing much"))
@@ -152,7 +159,7 @@ def test_quiet_hides_all_but_warnings(monkeypatch: pytest.MonkeyPatch):
     assert screen.stage is Stage.RUNNING
 
 
-def test_verbose_tells_the_end_of_every_step(monkeypatch: pytest.MonkeyPatch):
+def test_verbose_tells_the_end_of_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     screen, stream = make_screen(monkeypatch, verbose=True)
     screen(step())
     screen(events.OperationStarted("0005", "x"))
@@ -162,7 +169,7 @@ def test_verbose_tells_the_end_of_every_step(monkeypatch: pytest.MonkeyPatch):
     assert "0005 applied" in stream.text
 
 
-def test_the_wait_for_the_lock_says_who_holds_it_and_what_it_does():
+def test_the_wait_for_the_lock_says_who_holds_it_and_what_it_does() -> None:
     assert waiting_text(WAITING, "shop") == (
         "waiting for the lock on shop, held by ci@runner-7 pid 412 for 1 m 48 s (upgrade); "
         "running 0006, alive 3.0 s ago … giving up in 27.0 s"
@@ -171,19 +178,19 @@ def test_the_wait_for_the_lock_says_who_holds_it_and_what_it_does():
 
 def test_in_a_pipe_the_wait_is_told_at_once_and_then_every_ten_seconds(
     run: tuple[RunScreen, Terminal],
-):
+) -> None:
     screen, stream = run
     assert screen.stage is Stage.SILENT
     for seconds in range(100, 121):
         event = events.LockWaiting("a@b pid 1", "upgrade", float(seconds), 1.0, 9.0, None)
         screen(event)
     assert stream.text.count("\n") == 3
-    assert screen.stage is Stage.WAITING
+    assert stage_of(screen) is Stage.WAITING
     screen(events.LockTaken(3, None))
     assert stream.text.splitlines()[-1] == "got the lock"
 
 
-def test_a_takeover_names_the_dead_holder(run: tuple[RunScreen, Terminal]):
+def test_a_takeover_names_the_dead_holder(run: tuple[RunScreen, Terminal]) -> None:
     screen, stream = run
     screen(events.LockTaken(3, None))
     assert stream.text == ""
@@ -191,7 +198,9 @@ def test_a_takeover_names_the_dead_holder(run: tuple[RunScreen, Terminal]):
     assert "took over the lock of ci@runner-7 pid 412" in stream.text
 
 
-def test_on_a_terminal_the_wait_is_one_line_that_replaces_itself(monkeypatch: pytest.MonkeyPatch):
+def test_on_a_terminal_the_wait_is_one_line_that_replaces_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     screen, stream = make_screen(monkeypatch, terminal=True)
     screen(WAITING)
@@ -214,14 +223,16 @@ def test_on_a_terminal_the_wait_is_one_line_that_replaces_itself(monkeypatch: py
         (1200, None, 2.0, "1,200 documents, 600/s"),
     ],
 )
-def test_progress_is_told_in_words(done: int | None, total: int | None, elapsed: float, words: str):
+def test_progress_is_told_in_words(
+    done: int | None, total: int | None, elapsed: float, words: str
+) -> None:
     moment = Moment("update", 100.0)
     if done is not None:
         moment.advance(events.Progress("1", "update", Advance(done, total)))
     assert progress_text(moment, 100.0 + elapsed) == words
 
 
-def test_progress_tells_the_range_and_the_rate_of_this_attempt_alone():
+def test_progress_tells_the_range_and_the_rate_of_this_attempt_alone() -> None:
     moment = Moment("update", 100.0)
     moment.advance(
         events.Progress("1", "u", Advance(900, 1000, place=Place(8, 3, "665f")), 9.0, 50.0, 2.0)
@@ -239,7 +250,9 @@ def test_progress_tells_the_range_and_the_rate_of_this_attempt_alone():
     assert progress_text(moment, 101.0) == "0 %, 0/1,000, 0/s, 0/8 ranges"
 
 
-def test_on_a_narrow_terminal_figures_and_range_are_not_cut(monkeypatch: pytest.MonkeyPatch):
+def test_on_a_narrow_terminal_figures_and_range_are_not_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     screen, stream = make_screen(monkeypatch, terminal=True, every=0.05)
     screen(step())
@@ -262,7 +275,9 @@ def test_on_a_narrow_terminal_figures_and_range_are_not_cut(monkeypatch: pytest.
     assert "\x1b[2J" not in stream.text
 
 
-def test_in_a_pipe_a_long_operation_has_a_plain_line_every_while(monkeypatch: pytest.MonkeyPatch):
+def test_in_a_pipe_a_long_operation_has_a_plain_line_every_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     screen, stream = make_screen(monkeypatch, every=0.05)
     screen(step())
     screen(events.OperationStarted("0005", "update users"))
@@ -285,7 +300,7 @@ def test_in_a_pipe_a_long_operation_has_a_plain_line_every_while(monkeypatch: py
 
 def test_on_a_terminal_a_long_operation_has_a_moving_line_that_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     screen, stream = make_screen(monkeypatch, terminal=True, every=0.05)
     screen(step())
@@ -301,7 +316,9 @@ def test_on_a_terminal_a_long_operation_has_a_moving_line_that_leaves_nothing_be
     assert re.search(r"✓ update \[red\]users\[/red\] +1\.0 s\n$", stream.text)
 
 
-def test_the_moving_line_comes_back_after_what_a_revision_says(monkeypatch: pytest.MonkeyPatch):
+def test_the_moving_line_comes_back_after_what_a_revision_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     screen, stream = make_screen(monkeypatch, terminal=True, every=0.05)
     screen(step())
@@ -315,7 +332,7 @@ def test_the_moving_line_comes_back_after_what_a_revision_says(monkeypatch: pyte
     assert stream.text.endswith("1.0 s\n")
 
 
-def test_progress_that_comes_before_its_operation_is_kept(monkeypatch: pytest.MonkeyPatch):
+def test_progress_that_comes_before_its_operation_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     screen, stream = make_screen(monkeypatch, every=0.05)
     screen(events.Progress("0005", "rebuild", Advance(1, None), 0.1))
     screen(events.OperationStarted("0005", "rebuild"))
@@ -324,7 +341,7 @@ def test_progress_that_comes_before_its_operation_is_kept(monkeypatch: pytest.Mo
     screen.close()
 
 
-def test_the_thread_of_the_progress_ends_with_the_run(monkeypatch: pytest.MonkeyPatch):
+def test_the_thread_of_the_progress_ends_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.active_count()
     screen, _ = make_screen(monkeypatch, every=0.05)
     screen(step())
@@ -333,17 +350,18 @@ def test_the_thread_of_the_progress_ends_with_the_run(monkeypatch: pytest.Monkey
     assert threading.active_count() == before
 
 
-def test_the_thread_of_the_progress_has_an_empty_context(monkeypatch: pytest.MonkeyPatch):
+def test_the_thread_of_the_progress_has_an_empty_context(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(Now, "_loop", lambda _: seen.append(list(copy_context())))
     screen, _ = make_screen(monkeypatch)
-    ContextVar("session").set("bound")
+    session: ContextVar[str] = ContextVar("session")
+    session.set("bound")
     screen(step())
     screen.close()
     assert seen == [[]]
 
 
-def test_a_thousand_short_steps_cost_little(monkeypatch: pytest.MonkeyPatch):
+def test_a_thousand_short_steps_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     screen, _ = make_screen(monkeypatch)
     start = time.process_time()
     for index in range(1000):
@@ -353,15 +371,15 @@ def test_a_thousand_short_steps_cost_little(monkeypatch: pytest.MonkeyPatch):
     assert (time.process_time() - start) / 1000 < 0.001
 
 
-def test_events_as_json_lines(monkeypatch: pytest.MonkeyPatch):
+def test_events_as_json_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     output, out, _ = make_output(monkeypatch)
     listener = LineListener(output)
     listener(WAITING)
-    assert listener.stage is Stage.WAITING
+    assert stage_of(listener) is Stage.WAITING
     listener(events.RunStarted("run", UP, "head", 1, "db.example"))
     listener(step())
     listener.close()
-    assert listener.stage is Stage.RUNNING
+    assert stage_of(listener) is Stage.RUNNING
     lines = [json.loads(line) for line in out.text.splitlines()]
     assert [line["event"] for line in lines] == ["LockWaiting", "RunStarted", "StepStarted"]
     assert lines[2]["revision"] == "0005"

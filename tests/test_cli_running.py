@@ -45,7 +45,7 @@ def playing(result: RunResult) -> Any:
     return upgrade
 
 
-def test_upgrade_ends_with_what_was_done_and_how_to_undo_it():
+def test_upgrade_ends_with_what_was_done_and_how_to_undo_it() -> None:
     migrator = fake(upgrade=playing(DONE))
     result = invoke(migrator, "upgrade")
     assert result.exit_code == 0
@@ -58,7 +58,7 @@ def test_upgrade_ends_with_what_was_done_and_how_to_undo_it():
     assert migrator.closed == 1
 
 
-def test_upgrade_json_is_one_document_and_the_talk_goes_to_stderr():
+def test_upgrade_json_is_one_document_and_the_talk_goes_to_stderr() -> None:
     result = invoke(fake(upgrade=playing(DONE)), "upgrade", "--json")
     assert document(result) == {
         "direction": "up",
@@ -71,7 +71,7 @@ def test_upgrade_json_is_one_document_and_the_talk_goes_to_stderr():
     assert "2 revisions applied" in result.stderr
 
 
-def test_upgrade_json_lines_end_with_the_result():
+def test_upgrade_json_lines_end_with_the_result() -> None:
     result = invoke(fake(upgrade=playing(DONE)), "upgrade", "--json-lines")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["event"] for line in lines] == ["RunStarted", "result"]
@@ -79,27 +79,27 @@ def test_upgrade_json_lines_end_with_the_result():
     assert result.stderr == ""
 
 
-def test_an_error_among_json_lines_is_a_line_too():
+def test_an_error_among_json_lines_is_a_line_too() -> None:
     result = invoke(fake(upgrade=LockHeld("held")), "upgrade", "--json-lines")
     assert result.exit_code == 3
     assert json.loads(result.stdout)["error"]["code"] == "MGV050"
 
 
-def test_nothing_to_do_is_a_sentence_and_a_success():
+def test_nothing_to_do_is_a_sentence_and_a_success() -> None:
     result = invoke(fake(upgrade=playing(NOTHING)), "upgrade")
     assert result.exit_code == 0
     assert result.stdout == "nothing to do: users is at its head\n"
     assert document(invoke(fake(upgrade=playing(NOTHING)), "upgrade", "--json"))["applied"] == []
 
 
-def test_quiet_upgrade_says_nothing_but_warnings():
+def test_quiet_upgrade_says_nothing_but_warnings() -> None:
     warned = RunResult(UP, "head", "run", ("0005",), 1.0, warnings=("index x was left out",))
     result = invoke(fake(upgrade=playing(warned)), "upgrade", "-q")
     assert result.stdout == ""
     assert result.stderr == "warning: index x was left out\n"
 
 
-def test_the_options_of_a_run_reach_configuration_and_migrator():
+def test_the_options_of_a_run_reach_configuration_and_migrator() -> None:
     migrator = fake(upgrade=playing(NOTHING))
     args = ["--retry", "--lock-wait", "5", "--lease", "9", "--wait", "30", "--connect-timeout", "2"]
     assert invoke(migrator, "upgrade", "users", *args).exit_code == 0
@@ -112,7 +112,7 @@ def test_the_options_of_a_run_reach_configuration_and_migrator():
 
 
 @pytest.mark.parametrize("target", ["-1", "users@-1", "base", "0004", "0004-1"])
-def test_downgrade_takes_every_target_as_typed(target: str):
+def test_downgrade_takes_every_target_as_typed(target: str) -> None:
     migrator = fake(downgrade=playing(REVERTED))
     result = invoke(migrator, "downgrade", target)
     assert result.exit_code == 0
@@ -121,7 +121,7 @@ def test_downgrade_takes_every_target_as_typed(target: str):
     assert migrator.calls[0][1] == (target,)
 
 
-def test_a_bare_downgrade_is_refused_with_what_to_type():
+def test_a_bare_downgrade_is_refused_with_what_to_type() -> None:
     migrator = fake()
     result = invoke(migrator, "downgrade")
     assert result.exit_code == 2
@@ -139,7 +139,7 @@ PLANNED = Plan(
 
 
 @pytest.mark.parametrize("args", [["plan"], ["upgrade", "--plan"]])
-def test_a_plan_lists_the_steps_and_runs_nothing(args: list[str]):
+def test_a_plan_lists_the_steps_and_runs_nothing(args: list[str]) -> None:
     migrator = fake(plan=PLANNED)
     result = invoke(migrator, *args)
     assert result.exit_code == 0
@@ -161,7 +161,7 @@ def test_a_plan_lists_the_steps_and_runs_nothing(args: list[str]):
         (["downgrade", "--plan", "-2"], "-2"),
     ],
 )
-def test_a_plan_of_a_downgrade(args: list[str], target: str):
+def test_a_plan_of_a_downgrade(args: list[str], target: str) -> None:
     migrator = fake(plan=Plan(DOWN, target, (Step(revision(), DOWN),)))
     result = invoke(migrator, *args)
     assert [call[:2] for call in migrator.calls] == [("plan", (DOWN, target))]
@@ -169,7 +169,7 @@ def test_a_plan_of_a_downgrade(args: list[str], target: str):
     assert f"next: mongover downgrade {target}" in result.stderr
 
 
-def test_a_plan_in_json_and_one_without_steps():
+def test_a_plan_in_json_and_one_without_steps() -> None:
     told = document(invoke(fake(plan=PLANNED), "plan", "--json"))
     assert told["steps"][1] == {
         "revision": "0001",
@@ -183,13 +183,13 @@ def test_a_plan_in_json_and_one_without_steps():
     assert document(invoke(empty, "plan", "users", "--json"))["steps"] == []
 
 
-def test_a_plan_down_needs_a_target():
+def test_a_plan_down_needs_a_target() -> None:
     result = invoke(fake(), "plan", "--down")
     assert result.exit_code == 2
     assert "mongover plan --down -1" in result.stderr
 
 
-def test_a_result_without_heads_is_still_a_sentence():
+def test_a_result_without_heads_is_still_a_sentence() -> None:
     assert result_sentence(RunResult(UP, "x", "r", ("1",), 1.0)) == "1 revision applied in 1.0 s."
 
 
@@ -207,7 +207,7 @@ def stopped_by(signum: int, stage: Stage, *, error: bool = True) -> tuple[Stop, 
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_each_signal_has_its_exit_code_and_the_words_of_the_run(signum: int, code: int):
+def test_each_signal_has_its_exit_code_and_the_words_of_the_run(signum: int, code: int) -> None:
     stop, error = stopped_by(signum, Stage.RUNNING)
     assert stop.requests == 1
     assert isinstance(error, Interrupted)
@@ -219,21 +219,21 @@ def test_each_signal_has_its_exit_code_and_the_words_of_the_run(signum: int, cod
     )
 
 
-def test_before_anything_was_heard_a_signal_ends_at_once():
+def test_before_anything_was_heard_a_signal_ends_at_once() -> None:
     _, error = stopped_by(signal.SIGTERM, Stage.SILENT)
     assert isinstance(error, Interrupted)
     assert error.exit_code == 143
     assert error.after == "nothing was run."
 
 
-def test_while_waiting_for_the_lock_the_second_signal_ends_at_once():
+def test_while_waiting_for_the_lock_the_second_signal_ends_at_once() -> None:
     stop, error = stopped_by(signal.SIGINT, Stage.WAITING, error=False)
     assert stop.requests == 2
     assert isinstance(error, Interrupted)
     assert error.message == "stopped before the run began"
 
 
-def test_handlers_are_put_back_and_ignored_signals_stay_ignored():
+def test_handlers_are_put_back_and_ignored_signals_stay_ignored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -245,7 +245,7 @@ def test_handlers_are_put_back_and_ignored_signals_stay_ignored():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_outside_the_main_thread_no_handler_is_installed():
+def test_outside_the_main_thread_no_handler_is_installed() -> None:
     seen = []
     before = signal.getsignal(signal.SIGINT)
 
@@ -259,7 +259,7 @@ def test_outside_the_main_thread_no_handler_is_installed():
     assert seen == [before]
 
 
-def test_an_interruption_without_a_signal_keeps_its_exit_code():
+def test_an_interruption_without_a_signal_keeps_its_exit_code() -> None:
     with pytest.raises(Interrupted) as caught, stopping(Stop(), lambda: Stage.RUNNING):
         raise Interrupted("stopped")
     assert caught.value.exit_code == 130
@@ -308,7 +308,7 @@ def test_a_signal_after_one_that_ended_a_run_does_not_cut_short_its_report() -> 
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_in_the_wait_for_the_server_is_130_and_says_that_nothing_ran():
+def test_ctrl_c_in_the_wait_for_the_server_is_130_and_says_that_nothing_ran() -> None:
     result = invoke(fake(upgrade=KeyboardInterrupt()), "upgrade", "--json")
     assert result.exit_code == 130
     assert document(result)["error"]["exit"] == 130

@@ -36,7 +36,7 @@ REFORMATTED = Problem("0002", "reformatted", "0002 was reformatted", "")
 HOSTILE = "[/old] [jira-12] \x1b[2J\n\u202e gone"
 
 
-def test_status_is_one_table_with_totals_and_the_next_command():
+def test_status_is_one_table_with_totals_and_the_next_command() -> None:
     result = invoke(fake(status=status()), "status")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -54,7 +54,7 @@ def test_status_is_one_table_with_totals_and_the_next_command():
     assert result.stderr == "next: mongover upgrade            (look first: mongover plan)\n"
 
 
-def test_status_json_has_the_documented_fields():
+def test_status_json_has_the_documented_fields() -> None:
     shown = document(
         invoke(fake(status=status(problems=(EDITED,), lock=lease())), "status", "--json")
     )
@@ -84,12 +84,12 @@ def test_status_check_exits_6_when_something_is_pending(
     pending: bool,
     args: list[str],
     code: int,
-):
+) -> None:
     state = status() if pending else status(pending=())
     assert invoke(fake(status=state), "status", *args).exit_code == code
 
 
-def test_status_shows_problems_with_their_command_and_no_other_next_line():
+def test_status_shows_problems_with_their_command_and_no_other_next_line() -> None:
     result = invoke(fake(status=status(problems=(EDITED, REFORMATTED))), "status")
     assert "⚠ 0003 was edited after it was applied" in result.stdout
     assert "→ mongover diff 0003" in result.stdout
@@ -98,7 +98,7 @@ def test_status_shows_problems_with_their_command_and_no_other_next_line():
     assert "next:" not in result.stderr
 
 
-def test_status_shows_how_far_a_revision_of_another_process_is():
+def test_status_shows_how_far_a_revision_of_another_process_is() -> None:
     far = Progress("0006", "update users", Advance(512_400, 840_112), rate=41_200.4, left=8)
     one = Running("0006", "users", Direction.UP, NOON, far)
     shown = invoke(fake(status=status(lock=lease(), running=(one,))), "status").stdout
@@ -108,7 +108,7 @@ def test_status_shows_how_far_a_revision_of_another_process_is():
     assert (told[0]["done"], told[0]["total"], told[0]["left"]) == (512_400, 840_112, 8)
 
 
-def test_status_shows_a_running_revision_that_tells_nothing():
+def test_status_shows_a_running_revision_that_tells_nothing() -> None:
     for direction, words in ((Direction.UP, "runs"), (Direction.DOWN, "is being reverted")):
         one = Running("0006", None, direction, None)
         shown = invoke(fake(status=status(running=(one,))), "status").stdout
@@ -119,7 +119,7 @@ def test_status_shows_a_running_revision_that_tells_nothing():
     assert "0006 runs: delete, 5 documents" in shown
 
 
-def test_status_shows_a_held_lock():
+def test_status_shows_a_held_lock() -> None:
     result = invoke(fake(status=status(lock=lease())), "status")
     assert "locked by ana@web-3 pid 412 for 1 m 48 s (upgrade), alive 3.0 s ago" in result.stdout
     assert (
@@ -127,7 +127,7 @@ def test_status_shows_a_held_lock():
     )
 
 
-def test_status_of_many_collections_and_pending_revisions_stays_one_screen():
+def test_status_of_many_collections_and_pending_revisions_stays_one_screen() -> None:
     pending = tuple(revision(f"{n:04}", message=f"step {n}") for n in range(2, 30))
     collections = tuple(
         CollectionStatus(f"c{n}", exists=True, documents=n, indexes=0) for n in range(2)
@@ -142,7 +142,7 @@ def test_status_of_many_collections_and_pending_revisions_stays_one_screen():
     assert table[5] == ""
 
 
-def test_status_of_a_schema_without_collections_and_without_pending():
+def test_status_of_a_schema_without_collections_and_without_pending() -> None:
     schema = SchemaStatus("users", ("0001",), ("0001",), (), "up to date", ())
     result = invoke(fake(status=status(schemas=(schema,), pending=(), last=None)), "status")
     assert "  users   0001     0001  -        -                   -  -" in result.stdout
@@ -150,12 +150,12 @@ def test_status_of_a_schema_without_collections_and_without_pending():
     assert result.stderr == ""
 
 
-def test_status_of_an_empty_project_says_how_to_begin():
+def test_status_of_an_empty_project_says_how_to_begin() -> None:
     result = invoke(fake(status=status(schemas=(), pending=(), last=None, applied=0)), "status")
     assert 'next: mongover revision -m "create users" --schema users' in result.stderr
 
 
-def test_an_embedded_server_is_called_by_its_folder_everywhere(tmp_path: Path):
+def test_an_embedded_server_is_called_by_its_folder_everywhere(tmp_path: Path) -> None:
     url = f"embedded:{tmp_path}/.mongover/db"
     run_cli("init", cwd=tmp_path)
     assert run_cli("revision", "-m", "one", cwd=tmp_path).returncode == 0
@@ -169,7 +169,7 @@ def test_an_embedded_server_is_called_by_its_folder_everywhere(tmp_path: Path):
 
 @pytest.mark.parametrize("charset", ["ascii", "cp1252", "utf-8"])
 @pytest.mark.parametrize("command", ["status", "history", "show", "heads", "current"])
-def test_hostile_texts_break_no_screen_in_any_encoding(command: str, charset: str):
+def test_hostile_texts_break_no_screen_in_any_encoding(command: str, charset: str) -> None:
     bad_record = record(message=HOSTILE, schema=HOSTILE, by={"user": HOSTILE, "host": HOSTILE})
     bad_file = revision(message=HOSTILE, schema=HOSTILE)
     state = status(
@@ -194,7 +194,7 @@ def test_hostile_texts_break_no_screen_in_any_encoding(command: str, charset: st
     assert document(invoke(migrator, *args, "--json", charset=charset))
 
 
-def test_history_is_newest_first_on_a_screen_and_in_order_in_json():
+def test_history_is_newest_first_on_a_screen_and_in_order_in_json() -> None:
     migrator = fake(
         history=(
             record("0001"),
@@ -217,7 +217,7 @@ def test_history_is_newest_first_on_a_screen_and_in_order_in_json():
     assert shown[0]["applied_at"] == "2026-11-20T12:00:00+00:00"
 
 
-def test_history_has_a_range_and_a_limit():
+def test_history_has_a_range_and_a_limit() -> None:
     migrator = fake(
         history=lambda span: (record("0001"), record("0002")) if span == "0001:" else ()
     )
@@ -227,7 +227,7 @@ def test_history_has_a_range_and_a_limit():
     assert invoke(migrator, "history", "--limit", "0").exit_code == 2
 
 
-def test_the_log_tells_everything_with_reasons_and_errors():
+def test_the_log_tells_everything_with_reasons_and_errors() -> None:
     failed = entry("apply", "failed", duration_ms=900.0, error={"type": "DuplicateKeyError",
                    "code": 11000, "message": "E11000"})  # fmt: skip
     migrator = fake(
@@ -244,7 +244,7 @@ def test_the_log_tells_everything_with_reasons_and_errors():
     assert invoke(fake(log=()), "history", "--log").stderr == "nothing was ever done\n"
 
 
-def test_show_tells_the_file_the_record_its_log_and_its_problems():
+def test_show_tells_the_file_the_record_its_log_and_its_problems() -> None:
     kept = record(
         "0003",
         attempt=2,
@@ -284,7 +284,7 @@ def test_show_tells_the_file_the_record_its_log_and_its_problems():
     assert told["problems"][0]["kind"] == "edited"
 
 
-def test_show_of_a_pending_file_and_of_a_record_without_a_file():
+def test_show_of_a_pending_file_and_of_a_record_without_a_file() -> None:
     assert (
         "state       pending" in invoke(fake(show=Shown(revision(), None, ())), "show", "1").stdout
     )
@@ -294,7 +294,7 @@ def test_show_of_a_pending_file_and_of_a_record_without_a_file():
     assert document(invoke(lost, "show", "1", "--json"))["revision"] is None
 
 
-def test_current_and_heads():
+def test_current_and_heads() -> None:
     migrator = fake(current=(record(),), heads=(revision("0006", message="add phone"),))
     assert invoke(migrator, "current").stdout == "users  0001  create users  2026-11-20 12:00:00\n"
     assert (
@@ -305,7 +305,7 @@ def test_current_and_heads():
     assert document(invoke(migrator, "heads", "--json"))["revisions"][0]["revision"] == "0006"
 
 
-def test_nothing_applied_and_no_files_are_sentences():
+def test_nothing_applied_and_no_files_are_sentences() -> None:
     migrator = fake(current=(), heads=())
     assert "nothing is applied" in invoke(migrator, "current").stderr
     assert "there is no revision file" in invoke(migrator, "heads").stderr
@@ -323,16 +323,16 @@ def test_nothing_applied_and_no_files_are_sentences():
         ),
     ],
 )
-def test_lock_says_who_holds_it(state: Any, words: str):
+def test_lock_says_who_holds_it(state: Any, words: str) -> None:
     assert invoke(fake(lock=state), "lock").stdout == words + "\n"
 
 
-def test_lock_in_json():
+def test_lock_in_json() -> None:
     assert document(invoke(fake(lock=None), "lock", "--json")) == {"lock": None}
     assert document(invoke(fake(lock=lease()), "lock", "--json"))["lock"]["owner"] == "token-1"
 
 
-def test_doctor_lists_findings_and_fails_when_one_is_wrong():
+def test_doctor_lists_findings_and_fails_when_one_is_wrong() -> None:
     good = Finding("reach", ok=True, detail="rs0/a:1", hint="ignored when ok")
     bad = Finding("privileges", ok=False, detail="cannot write", hint="grant readWrite")
     result = invoke(fake(doctor=(good, bad)), "doctor")
@@ -356,7 +356,7 @@ BROKEN = Problem(
 
 
 @pytest.mark.parametrize("command", ["check", "verify"])
-def test_check_and_verify_exit_4_only_when_something_is_wrong(command: str):
+def test_check_and_verify_exit_4_only_when_something_is_wrong(command: str) -> None:
     good = invoke(fake(**{command: (REFORMATTED,)}), command)
     assert good.exit_code == 0
     assert "0002 was reformatted" in good.stdout
@@ -370,7 +370,7 @@ def test_check_and_verify_exit_4_only_when_something_is_wrong(command: str):
     assert document(told)["problems"][0]["revision"] == "0003"
 
 
-def test_check_writes_annotations_that_a_workflow_can_read():
+def test_check_writes_annotations_that_a_workflow_can_read() -> None:
     whole = Problem(None, "cycle", "a cycle", "", Edited("x"))
     nowhere = Problem("1", "edited", "gone", "", InvalidRevision("x", where=Where(Path("/x.py"))))
     result = invoke(

@@ -20,6 +20,7 @@ from tests.crashing import (
     project_on,
     write_project,
 )
+from tests.depth import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +146,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=", ".join)
+@pytest.mark.parametrize("case", first_of(CASES, every=6), ids=", ".join)
 def test_a_fault_of_history_or_lock_loses_nothing(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -171,7 +172,7 @@ def test_a_fault_of_history_or_lock_loses_nothing(
     check_end(project, applied=True)
 
 
-@pytest.mark.parametrize("fault", COMMITS)
+@pytest.mark.parametrize("fault", first_of(COMMITS, every=3))
 def test_a_commit_whose_fate_is_unknown_is_looked_up(
     replica_set: Server, tmp_path: Path, mongo_database: NewName, fault: str
 ) -> None:
@@ -191,7 +192,7 @@ def test_a_commit_whose_fate_is_unknown_is_looked_up(
     check_end(project, applied=True)
 
 
-@pytest.mark.parametrize("fault", INSIDE)
+@pytest.mark.parametrize("fault", first_of(INSIDE, every=3))
 @pytest.mark.parametrize("collection", ["counters", "ledger", "_migrations_lock", "_migrations"])
 def test_a_fault_inside_a_transaction_leaves_nothing_of_it(
     replica_set: Server, tmp_path: Path, mongo_database: NewName, collection: str, fault: str

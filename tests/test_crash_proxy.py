@@ -97,6 +97,7 @@ def test_a_lost_reply_is_sent_again_by_the_driver_once(
     assert len(proxy.hits) == times
 
 
+@pytest.mark.deep
 def test_large_batches_pass_unharmed(standalone: Server, behind: Any) -> None:
     proxy, db = behind(standalone)
     text = "x" * 1_000_000

@@ -49,6 +49,7 @@ def act(project: Project, chance: random.Random) -> tuple[list[str], Run, bool]:
         return command, run(project, command), False
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_truth_holds_after_any_sequence_of_accidents(
     any_server: Server, tmp_path: Path, mongo_database: NewName, seed: int

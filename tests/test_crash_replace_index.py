@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from pymongo import MongoClient
 
 from mongover.testing.crash import run, sweep
@@ -43,7 +44,7 @@ def first_revision(project: Project) -> None:
 
 def guarded(project: Project, crash: CrashRun) -> None:
     """Whenever it dies, a unique index stands and the other index is there."""
-    with MongoClient(project.url) as client:
+    with MongoClient[dict[str, Any]](project.url) as client:
         db = client[project.database]
         names = set(db.list_collection_names())
         indexes = list(db["people" if "people" in names else "users"].list_indexes())
@@ -54,13 +55,14 @@ def guarded(project: Project, crash: CrashRun) -> None:
 def ended(recovery: Recovery) -> None:
     assert recovery.following.exit_code == 0, recovery.following.text
     project = recovery.project
-    with MongoClient(project.url) as client:
+    with MongoClient[dict[str, Any]](project.url) as client:
         db = client[project.database]
         names = {index["name"] for index in db["people"].list_indexes()}
         assert names == {"_id_", "ci", "email_1_on_1"}
         assert db["active"].count_documents({}) == 2
 
 
+@pytest.mark.deep
 def test_an_upgrade_killed_at_one_of_its_commands_ends_right_with_the_next(
     replica_set: Server, tmp_path: Path, mongo_database: Callable[[Server], str]
 ) -> None:

@@ -68,7 +68,12 @@ def test_an_upgrade_killed_at_a_write_is_put_right_by_the_next(project: Project)
     assert report.kills >= 8
 
 
-def test_a_downgrade_killed_at_a_write_is_put_right_by_the_next(project: Project) -> None:
+@pytest.mark.deep
+def test_a_downgrade_killed_at_a_write_is_put_right_by_the_next(
+    replica_set: Server, tmp_path: Path, mongo_database: NewName
+) -> None:
+    write_project(tmp_path, transactions=True)
+    project = project_on(replica_set, tmp_path, mongo_database(replica_set))
     report = sweep(
         project,
         ["downgrade", "base"],
@@ -121,10 +126,10 @@ def test_a_lost_reply_to_what_cannot_be_repeated_asks_a_person(
 
 
 def test_a_stamp_killed_at_a_write_loses_no_record(
-    any_server: Server, tmp_path: Path, mongo_database: NewName
+    standalone: Server, tmp_path: Path, mongo_database: NewName
 ) -> None:
-    write_project(tmp_path, transactions=any_server.has_transactions)
-    project = project_on(any_server, tmp_path, mongo_database(any_server))
+    write_project(tmp_path, transactions=standalone.has_transactions)
+    project = project_on(standalone, tmp_path, mongo_database(standalone))
 
     def check(recovery: Recovery) -> None:
         states = {id_: each["state"] for id_, each in records_of(recovery.project).items()}
@@ -138,10 +143,10 @@ def test_a_stamp_killed_at_a_write_loses_no_record(
 
 
 def test_a_resolve_killed_at_a_write_says_either_what_was_or_what_is(
-    any_server: Server, tmp_path: Path, mongo_database: NewName
+    standalone: Server, tmp_path: Path, mongo_database: NewName
 ) -> None:
     write_revision(tmp_path, 1, 'op.db["a"].insert_one({})\nraise ValueError("half")')
-    project = project_on(any_server, tmp_path, mongo_database(any_server))
+    project = project_on(standalone, tmp_path, mongo_database(standalone))
 
     def fail(project: Project) -> None:
         assert run(project, ["upgrade"]).exit_code == 1
@@ -164,6 +169,7 @@ def test_a_resolve_killed_at_a_write_says_either_what_was_or_what_is(
     assert {recovery.following.exit_code for recovery in report.recoveries} == {0, 4}
 
 
+@pytest.mark.deep
 def test_a_second_crash_during_the_recovery_is_survived(
     replica_set: Server, tmp_path: Path, mongo_database: NewName
 ) -> None:
@@ -211,6 +217,7 @@ def test_a_command_that_ends_before_its_kill_is_no_proof(
         run_and_kill(project, ["upgrade"], at=99)
 
 
+@pytest.mark.deep
 def test_the_points_of_a_command_are_the_same_each_time(
     replica_set: Server, tmp_path: Path, mongo_database: NewName
 ) -> None:

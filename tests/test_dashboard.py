@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
     from tests.browser import Seen
     from tests.web_support import Served
@@ -179,7 +179,12 @@ def test_what_people_wrote_is_shown_as_text_and_never_becomes_markup(
     with pytest.raises(Exception, match="boom"):
         project.upgrade()
     dialogs: list[str] = []
-    seen.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    seen.page.on("dialog", dismiss)
     served = start_site(project)
     page = seen.open(served)
     expect(page.locator(".timeline")).to_contain_text("<script>alert('x')</script>")

@@ -57,7 +57,7 @@ def db(request: pytest.FixtureRequest, any_db: Db, monkeypatch: pytest.MonkeyPat
 
 def raw(db: Db, name: str = "a") -> dict[bytes, bytes]:
     """The bytes of all documents, in any order."""
-    rows = db.get_collection(name, codec_options=RAW).find()
+    rows: Any = db.get_collection(name, codec_options=RAW).find()
     return {bytes(row.raw): bytes(row.raw) for row in rows}
 
 

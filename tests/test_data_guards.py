@@ -27,6 +27,7 @@ from mongover.operations.bulk.statements import (
     parts,
     together,
 )
+from tests.depth import first_of
 from tests.operations_support import Desk
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def after(item: Item, before: Doc) -> Doc:
 
 
 @pytest.mark.parametrize("fields", [(), ("value", "other", "third", "absent")])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", first_of(range(5)))
 def test_one_statement_for_many_documents_does_to_each_what_its_own_would(
     standalone_db: Db, seed: int, fields: tuple[str, ...]
 ) -> None:
@@ -119,7 +120,7 @@ def test_one_statement_for_many_documents_does_to_each_what_its_own_would(
     assert again["nModified"] == 0  # none of them is as it was read any more
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", first_of(range(3)))
 def test_in_a_snapshot_one_statement_does_what_a_statement_for_each_does(
     standalone_db: Db, seed: int
 ) -> None:

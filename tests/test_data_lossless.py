@@ -157,7 +157,7 @@ def is_same(value: Any, result: Any) -> bool:  # noqa: PLR0911 - one for each wa
     """Read back from its new type, the result is the value."""
     kind, to = kind_of(value), kind_of(result)
     if to == "string":
-        return read(result, kind) == value or result == str(value) == "NaN"
+        return bool(read(result, kind) == value or result == str(value) == "NaN")
     if kind == "string":
         return is_said(value, result)
     if "objectId" in {kind, to}:

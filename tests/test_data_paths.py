@@ -202,7 +202,9 @@ def convert(place: dict[str, Any], name: str, policy: str) -> None:
 
 SCALARS = st.sampled_from([1, 7, "5", "x", None, 3.0, bson.Int64(9)])
 ODD = st.dictionaries(st.sampled_from(["a.b", "$c", "é", ""]), SCALARS, max_size=1)
-ENDS = SCALARS | st.lists(SCALARS, max_size=2) | st.just({}) | st.just({"a": 1})
+ENDS: st.SearchStrategy[Any] = (
+    SCALARS | st.lists(SCALARS, max_size=2) | st.just({}) | st.just({"a": 1})
+)
 WORDS = st.lists(st.sampled_from(["a", "b", "x"]), min_size=1, max_size=4).map(".".join)
 NUMBERED = st.lists(st.sampled_from(["a", "b", "0", "1"]), min_size=2, max_size=4).map(".".join)
 PATHS = WORDS | WORDS | NUMBERED
@@ -216,7 +218,7 @@ def along(parts: list[str], siblings: list[str]) -> st.SearchStrategy[Any]:
     place = st.fixed_dictionaries(
         {}, optional={parts[0]: inner, **{name: ENDS for name in siblings if name != parts[0]}}
     )
-    odd = st.builds(lambda one, other: {**other, **one}, place, ODD)
+    odd: st.SearchStrategy[Any] = st.builds(lambda one, other: {**other, **one}, place, ODD)
     if is_position(parts[0]):
         odd = odd | st.lists(inner, max_size=3)
     many = st.lists(odd, max_size=3)
@@ -233,7 +235,9 @@ def documents_for(path: str, *siblings: str) -> st.SearchStrategy[list[dict[str,
     return st.lists(document, min_size=1, max_size=5)
 
 
-def check(db: Db, expected: Expected, stored: list[dict[str, Any]], verb: str, *a: Any, **k: Any):
+def check(
+    db: Db, expected: Expected, stored: list[dict[str, Any]], verb: str, *a: Any, **k: Any
+) -> None:
     """Run a verb twice over the documents and compare with what the model says."""
     db["o"].delete_many({})
     db["o"].insert_many(copy.deepcopy(stored))
@@ -408,7 +412,7 @@ def test_names_with_dots_and_dollars_stay_what_they_are_beside_a_change(db: Db) 
             ("remove_field", "i.z"),
         ]
     ):
-        assert Desk(db).do(verb, "o", *args) == "done", n
+        assert Desk(db).do(str(verb), "o", *args) == "done", n
     assert db["o"].find_one() == {"_id": 1, "i": [{**odd, "w": 1}], **odd}
 
 

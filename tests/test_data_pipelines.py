@@ -15,6 +15,7 @@ from pymongo.errors import OperationFailure
 from mongover.errors import Blocked, NotInTransaction, OperationFailed, RevisionError
 from mongover.operations.bulk import server_side
 from mongover.operations.stages import EACH, Flow, flow_of
+from tests.depth import examples
 from tests.operations_support import Desk, in_transaction, recorded
 from tests.test_data_resume import project, run_here
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     Doc = dict[str, Any]
 
 ON_SERVER = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(0.8),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -577,6 +580,7 @@ def test_a_pipeline_may_be_one_stage_or_odd_and_is_read_without_harm() -> None:
     assert recorded("copy", "a", "b", pipeline={"$unset": "v"}).to_json()["pipeline"] == [
         {"$unset": "v"}
     ]
+    spec: Any
     for name in sorted(EACH | {"$group", "$setWindowFields", "$unionWith"}):
         for spec in (None, 1, "x", [], {}):
             flow_of([{name: spec}])

@@ -16,15 +16,17 @@ from pymongo.monitoring import CommandListener
 
 from mongover.errors import LockLost, OperationFailed
 from mongover.operations import Operations
-from mongover.operations.bulk import batches, server_side
+from mongover.operations.bulk import pace, server_side
 from mongover.operations.bulk.batches import Course, Done, next_size, walk_spans
 from mongover.operations.bulk.checkpoints import Checkpoints, Counts, Span, reached, take_over
 from mongover.operations.bulk.pace import Pace, lag_of
 from mongover.operations.bulk.ranges import between, cut, last_id, step_end
 from mongover.operations.documents import Update
-from tests.operations_support import Desk, Notebook
+from tests.operations_support import Desk, Notebook, recorded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pymongo.database import Database
     from pymongo.monitoring import CommandStartedEvent
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     Db = Database[dict[str, Any]]
 
+UPDATE = recorded("update", "a", {}, {"$set": {"n": 1}})
 ODD_IDS = [
     *(None, 1, 2.5, Int64(7), Decimal128("3.3"), float("nan"), float("inf"), -0.0),
     *("", "a", "$x", {}, {"a": 1}, {"a": None}, {"b": {"c": [1, 2]}}, b"\x00\x01"),
@@ -54,7 +57,7 @@ def ranged(any_db: Db, small_ranges: None) -> Db:
 
 def mixed_ids(count: int) -> list[Any]:
     rng = random.Random(7)
-    kinds = [
+    kinds: list[Callable[[int], Any]] = [
         lambda n: n,
         lambda n: f"key {n}",
         lambda _: ObjectId(),
@@ -84,7 +87,8 @@ def test_a_range_finds_what_the_server_sorts_into_it_whatever_the_types(standalo
 def test_steps_through_a_collection_meet_every_document_once(standalone_db: Db) -> None:
     collection = standalone_db["a"]
     collection.insert_many([{"_id": value} for value in mixed_ids(200)])
-    low, high, seen = [], last_id(collection), 0
+    low: list[Any] = []
+    high, seen = last_id(collection), 0
     while low != high:
         end = step_end(collection, low, high, 17) or high
         seen += collection.count_documents(between(low, end))
@@ -200,7 +204,7 @@ def test_a_range_that_ends_at_true_does_not_end_at_one(any_db: Db) -> None:
     ids = [*range(-98, 2), *(f"key {n}" for n in range(200)), True]
     any_db["a"].insert_many([{"_id": value, "n": 0} for value in ids])
     desk = Desk(any_db)
-    ticket = desk.book.ticket(None)
+    ticket = desk.book.ticket(UPDATE)
     assert ticket is not None
     checkpoints = Checkpoints(any_db, ticket)
     checkpoints.begin(Update("a", {}, {}), [[True]], 301)
@@ -277,7 +281,7 @@ def next_run(db: Db) -> Desk:
     """A desk of the run after: a higher fence, the same operations again."""
     desk = first_run(db)
     desk.book.fence = 2
-    ticket = desk.book.ticket(None)
+    ticket = desk.book.ticket(UPDATE)
     assert ticket is not None
     desk.book.tickets = 0
     take_over(db, ticket)
@@ -349,7 +353,7 @@ def test_a_standalone_stops_a_zombie_before_its_next_batch(
 ) -> None:
     standalone_db["a"].insert_many([{"_id": n, "n": 0} for n in range(200)])
     book = Notebook(revision="0001")
-    ticket = book.ticket(None)
+    ticket = book.ticket(UPDATE)
     assert ticket is not None
     checkpoints = Checkpoints(standalone_db, ticket)
 
@@ -418,7 +422,7 @@ def test_a_pace_counts_where_every_range_is_one_batch_too(
     monkeypatch.setattr(server_side, "RANGE", 10_000)
     ranged["a"].insert_many([{"_id": n} for n in range(2_000)])
     paused: list[int] = []
-    monkeypatch.setattr(batches.Throttle, "after", lambda _, count, _seconds: paused.append(count))
+    monkeypatch.setattr(pace.Throttle, "after", lambda _, count, _seconds: paused.append(count))
     Desk(ranged).op.update("a", {}, {"$set": {"n": 1}}, max_rate=4_000)
     spans = ranged["_m_checkpoints"].count_documents({"kind": "span", "batches": 1})
     assert spans == 8
@@ -435,7 +439,7 @@ def test_max_lag_without_replication_is_refused_with_the_reason(
 
 def test_the_lag_is_that_of_the_slowest_secondary() -> None:
     now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    members = [
+    members: list[dict[str, Any]] = [
         {"state": 1, "optimeDate": now},
         {"state": 2, "optimeDate": now - dt.timedelta(seconds=2)},
         {"state": 2, "optimeDate": now - dt.timedelta(seconds=7)},
@@ -481,7 +485,7 @@ def test_pace_and_operation_are_told_apart_in_what_a_later_attempt_knows() -> No
 
 
 def test_a_walk_ends_when_no_span_is_left(replica_db: Db) -> None:
-    ticket = Notebook().ticket(None)
+    ticket = Notebook().ticket(UPDATE)
     assert ticket is not None
 
     course = Course(replica_db, ticket, True, 10, None, lambda: None, lambda *_: None)  # noqa: FBT003 - a plain value

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
 import subprocess
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mongover.cli.app import run as run_command
 from mongover.errors import OperationFailed
 from mongover.migrator import Migrator
 from mongover.operations.bulk import server_side
@@ -18,7 +21,8 @@ from mongover.operations.bulk.checkpoints import Halted
 from mongover.running import events
 from mongover.running.stop import StopNow
 from tests.crashing import heard
-from tests.servers import run_cli, start_cli, wait_until
+from tests.depth import deep
+from tests.servers import start_cli, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = int(os.environ.get("MONGOVER_TEST_DOCUMENTS", "20000"))  # 200,000 in the full variant
 KILLS = int(os.environ.get("MONGOVER_TEST_KILLS", "5"))
+AT_A_DESK = (4_000, 2)
 HEADER = '"""count"""\n\nrevision = "0001"\ndown_revision = None\nschema = "a"\n\n\n'
 COUNT_UP = """
 def count_up(document):
@@ -43,7 +48,7 @@ def upgrade(op):
 """
 
 
-def project(folder: Path, server: Server, db: Db, body: str, *, lease: float = 1.5) -> Path:
+def project(folder: Path, server: Server, db: Db, body: str, *, lease: float = 1.0) -> Path:
     """A folder with one revision and the configuration for it."""
     versions = folder / "versions"
     versions.mkdir(exist_ok=True)
@@ -77,34 +82,35 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("group", [True, False], ids=["whole group", "parent alone"])
+@pytest.mark.parametrize("group", ["whole group", deep("parent alone")])
+@pytest.mark.parametrize(("documents", "attempts"), [AT_A_DESK, deep(DOCUMENTS, KILLS)])
 def test_killed_at_random_points_every_document_is_transformed_exactly_once(
-    tmp_path: Path, replica_set: Server, replica_db: Db, group: bool
+    tmp_path: Path, replica_set: Server, replica_db: Db, group: str, documents: int, attempts: int
 ) -> None:
-    fill(replica_db, DOCUMENTS)
-    options = f"workers=2, batch_size={max(50, DOCUMENTS // 200)}, pause=0.02"
+    fill(replica_db, documents)
+    options = f"workers=2, batch_size={max(50, documents // 200)}, pause=0.02"
     folder = project(tmp_path, replica_set, replica_db, COUNT_UP.format(options=options))
     rng, kills = random.Random(os.urandom(8)), 0
-    for attempt in range(KILLS + 2):
+    for attempt in range(attempts + 2):
         with start_cli("upgrade", cwd=folder) as process:
-            if attempt < KILLS:
-                goal = walked(replica_db) + rng.randrange(DOCUMENTS // KILLS)
+            if attempt < attempts:
+                goal = walked(replica_db) + rng.randrange(documents // attempts)
                 wait_until(
-                    lambda p=process, g=goal: p.poll() is not None or walked(replica_db) > g,
+                    lambda: process.poll() is not None or walked(replica_db) > goal,  # noqa: B023 - called here
                     "some progress",
                 )
-            if attempt < KILLS and process.poll() is None:
+            if attempt < attempts and process.poll() is None:
                 kills += 1
-                if group:
+                if group == "whole group":
                     kill_group(process)
                 else:
                     process.kill()  # its workers live on for a moment, as orphans
             _, said = process.communicate(timeout=120)
         if state(replica_db) == "applied":
             break
-        assert attempt < KILLS, said
+        assert attempt < attempts, said
     assert kills >= 1
-    assert counts(replica_db) == {1: DOCUMENTS}
+    assert counts(replica_db) == {1: documents}
     assert replica_db["_migrations_checkpoints"].count_documents({}) == 0
 
 
@@ -117,8 +123,7 @@ def test_a_standalone_repeats_at_most_one_batch_per_worker_after_a_kill(
     with start_cli("upgrade", cwd=folder) as process:
         wait_until(lambda: walked(standalone_db) > 500, "some progress")
         kill_group(process)
-    with start_cli("upgrade", cwd=folder) as process:
-        _, said = process.communicate(timeout=120)
+    _, said = upgraded(folder)
     assert state(standalone_db) == "applied", said
     found = counts(standalone_db)
     assert found.keys() <= {1, 2}
@@ -135,16 +140,14 @@ def test_a_standalone_blocks_after_a_kill_what_may_not_be_repeated(
     with start_cli("upgrade", cwd=folder) as process:
         wait_until(lambda: walked(standalone_db) > 500, "some progress")
         kill_group(process)
-    with start_cli("upgrade", cwd=folder) as process:
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 4, said
-    with start_cli("upgrade", "--retry", cwd=folder) as process:
-        _, said = process.communicate(timeout=120)
+    code, said = upgraded(folder)
+    assert code == 4, said
+    _, said = upgraded(folder, "--retry")
     assert state(standalone_db) == "applied", said
     assert sum(counts(standalone_db).values()) == 4000
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, deep(2)])
 def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(
     tmp_path: Path, any_server: Server, any_db: Db, workers: int
 ) -> None:
@@ -160,16 +163,17 @@ def test_ctrl_c_stops_between_two_batches_and_the_next_run_goes_on(
     done = walked(any_db)
     assert counts(any_db) == {0: 4000 - done, 1: done}
     assert state(any_db) == "interrupted"
-    with start_cli("upgrade", cwd=folder) as process:
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    code, said = upgraded(folder)
+    assert code == 0, said
     assert counts(any_db) == {1: 4000}
 
 
 def upgraded(folder: Path, *args: str) -> tuple[int, str]:
     """Run the upgrade to its end; its exit code and what it said."""
-    done = run_cli("upgrade", *args, cwd=folder, timeout=120)
-    return done.returncode, done.stderr
+    said = io.StringIO()
+    with chdir(folder), redirect_stderr(said), redirect_stdout(io.StringIO()):
+        code = run_command(["upgrade", *args])
+    return code, said.getvalue()
 
 
 def stopped(folder: Path, db: Db, *, after: int = 300) -> str:
@@ -219,6 +223,7 @@ def test_a_standalone_goes_on_after_one_ctrl_c_and_does_everything_exactly_once(
     assert counts(standalone_db) == {1: 4000}
 
 
+@pytest.mark.deep
 def test_a_standalone_may_be_stopped_again_and_again(
     tmp_path: Path, standalone: Server, standalone_db: Db
 ) -> None:
@@ -230,6 +235,7 @@ def test_a_standalone_may_be_stopped_again_and_again(
     assert counts(standalone_db) == {1: 4000}
 
 
+@pytest.mark.deep
 def test_what_was_done_in_ranges_before_the_stopped_operation_is_not_repeated(
     tmp_path: Path, standalone: Server, standalone_db: Db
 ) -> None:
@@ -274,6 +280,7 @@ def test_what_was_finished_before_a_ctrl_c_is_not_done_again(
     assert counts(standalone_db) == {1: 4000}
 
 
+@pytest.mark.deep
 def test_op_db_blocks_after_one_ctrl_c_on_a_replica_set_too(
     tmp_path: Path, replica_set: Server, replica_db: Db
 ) -> None:
@@ -298,6 +305,7 @@ def test_a_second_ctrl_c_in_the_middle_of_a_batch_blocks_on_a_standalone(
     assert upgraded(folder)[0] == 4
 
 
+@pytest.mark.deep
 def test_a_kill_after_a_stop_that_could_be_gone_on_with_blocks_again(
     tmp_path: Path, standalone: Server, standalone_db: Db
 ) -> None:
@@ -311,6 +319,7 @@ def test_a_kill_after_a_stop_that_could_be_gone_on_with_blocks_again(
     assert upgraded(folder)[0] == 4
 
 
+@pytest.mark.deep
 def test_code_that_goes_on_after_the_stop_blocks(
     tmp_path: Path, standalone: Server, standalone_db: Db
 ) -> None:
@@ -355,7 +364,7 @@ def test_a_paused_process_writes_nothing_after_another_took_over(
     assert state(replica_db) == "applied"
 
 
-@pytest.mark.parametrize(("workers", "ranges"), [(1, 1), (2, 8)])
+@pytest.mark.parametrize(("workers", "ranges"), [(1, 1), deep(2, 8)])
 def test_progress_and_range_are_seen_from_another_process(
     tmp_path: Path, replica_set: Server, replica_db: Db, workers: int, ranges: int
 ) -> None:
@@ -471,6 +480,7 @@ def upgrade(op):
     assert counts(any_db) == {1: 2000}
 
 
+@pytest.mark.deep
 def test_a_dask_cluster_carries_the_workers(
     tmp_path: Path, replica_set: Server, replica_db: Db
 ) -> None:
@@ -490,9 +500,8 @@ def upgrade(op):
             op.transform("a", count_up, workers=2, executor=client.get_executor())
 """
     folder = project(tmp_path, replica_set, replica_db, body)
-    with start_cli("upgrade", cwd=folder) as process:
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    code, said = upgraded(folder)
+    assert code == 0, said
     assert counts(replica_db) == {1: 2000}
 
 
@@ -507,9 +516,8 @@ def test_a_worker_that_is_killed_ends_the_run_and_the_next_one_goes_on(
         os.kill(children_of(process.pid)[-1], signal.SIGKILL)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1, said
-    with start_cli("upgrade", cwd=folder) as process:
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    code, said = upgraded(folder)
+    assert code == 0, said
     assert counts(replica_db) == {1: 4000}
 
 

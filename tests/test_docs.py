@@ -342,7 +342,7 @@ def test_max_lag_needs_the_second_role_of_the_page_and_no_more(
     database.command(first)
     database.client["admin"].command(second)
     database.command({"createUser": "mongover", "pwd": "p", "roles": roles})
-    with MongoClient(auth_server.as_user("mongover", "p", database.name)) as client:
+    with MongoClient[dict[str, Any]](auth_server.as_user("mongover", "p", database.name)) as client:
         with pytest.raises(OperationFailed, match="max_lag cannot be kept") as caught:
             replication_lag(client[database.name])
         assert "clusterMonitor" in caught.value.hint

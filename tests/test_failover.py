@@ -43,7 +43,7 @@ op.create_index("effects", "field_{0}")
 op.drop_index("effects", "field_{0}")
 """
 
-pytestmark = pytest.mark.timeout(1_200 if FULL else 300)
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(1_200 if FULL else 300)]
 
 
 def write_revisions(folder: Path, count: int) -> None:

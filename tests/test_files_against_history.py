@@ -24,6 +24,7 @@ from mongover.errors import (
 from mongover.history.changes import Resolution
 from mongover.history.record import Direction
 from mongover.revisions.text import difference
+from tests.depth import examples
 from tests.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     standalone_project_fixture,
@@ -125,7 +126,8 @@ def test_what_says_something_else_blocks_both_ways_and_changes_nothing(
         assert raw != TEXT.encode(), name
         path.write_bytes(raw)
         before = dump(project)
-        for act in (migrator.upgrade, lambda: migrator.downgrade("-1")):
+        acts: list[Callable[[], object]] = [migrator.upgrade, lambda: migrator.downgrade("-1")]
+        for act in acts:
             with pytest.raises(Edited, match="0001 was edited") as caught:
                 act()
             assert "mongover diff 0001" in caught.value.notes[1]
@@ -133,7 +135,7 @@ def test_what_says_something_else_blocks_both_ways_and_changes_nothing(
         assert dump(project) == before, name
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(0.25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     comments=st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)),
     ending=st.sampled_from(["\n", "\r\n", "\r"]),
@@ -326,7 +328,8 @@ def test_a_newer_database_stops_an_older_release_which_reverts_nothing(
     migrator.upgrade()
     newer.unlink()
     before = dump(project)
-    for act in (migrator.upgrade, lambda: migrator.downgrade("-1")):
+    acts: list[Callable[[], object]] = [migrator.upgrade, lambda: migrator.downgrade("-1")]
+    for act in acts:
         with pytest.raises(Ahead, match="newer than every file") as caught:
             act()
         assert "mongover restore 0002" in caught.value.hint

@@ -36,6 +36,7 @@ from mongover.history.record import (
     State,
     parse_record,
 )
+from tests.depth import examples
 from tests.histories import BY, attempt, subject
 from tests.servers import failpoint
 
@@ -277,7 +278,9 @@ def test_repair_takes_the_file_as_it_is_now(history: History) -> None:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(0.25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.sampled_from(["begin", "finish", "fail", "sweep", "down", "stamp"]), max_size=9))
 def test_memory_and_mongodb_agree_on_every_sequence_of_changes(
@@ -296,7 +299,7 @@ def _try_step(history: History, step: str, number: int) -> str:
     direction = Direction.DOWN if step == "down" else Direction.UP
     one = attempt(direction=direction, run=f"run-{number}")
     failure: dict[str, Any] = {"outcome": Remains.UNKNOWN, "error": {"type": "X"}}
-    changes = {
+    steps: dict[str, Callable[[], Change | None]] = {
         "begin": lambda: changes.begin(one, record, subject()),
         "down": lambda: changes.begin(one, record, subject()) if record else None,
         "finish": lambda: changes.finish(one, sequence=number, duration_ms=1),
@@ -304,7 +307,7 @@ def _try_step(history: History, step: str, number: int) -> str:
         "sweep": lambda: changes.sweep(record) if record else None,
         "stamp": lambda: changes.stamp(subject(), record, by=BY, reason="", sequence=number),
     }
-    change = changes[step]()
+    change = steps[step]()
     try:
         history.write([change] if change else [])
     except RecordConflict:

@@ -21,6 +21,7 @@ from mongover.planning.graph import Graph
 from mongover.planning.plan import plan_downgrade, plan_upgrade
 from mongover.planning.problems import find_problems
 from mongover.planning.targets import Targets
+from tests.depth import examples
 from tests.graphs import Project, applied, done, folder, no_source, projects, record, rev, run
 from tests.projects import make_project_fixture  # noqa: F401 - a fixture
 from tests.servers import run_cli
@@ -97,7 +98,7 @@ def test_the_head_of_a_line_with_a_circle_is_not_guessed(
         getattr(Targets(Graph(CIRCLES[circle]), ()), ask)(target)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(2))
 @given(projects(), st.data())
 def test_an_upgrade_never_ends_in_nothing_over_a_circle(
     project: Project, data: st.DataObject
@@ -209,7 +210,7 @@ def moves(draw: st.DrawFn) -> tuple[Project, dict[str, Record], str, set[str]]:
     return project, records, target, seeds & set(there)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(3))
 @given(moves())
 def test_a_downgrade_reverts_what_its_target_says_with_its_dependents_and_nothing_that_stays(
     move: tuple[Project, dict[str, Record], str, set[str]],
@@ -267,7 +268,7 @@ def test_what_is_being_applied_is_waited_for() -> None:
     assert down(files, records, "0004").steps == ()
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(2))
 @given(projects(), st.data())
 def test_a_downgrade_to_a_revision_moves_or_is_there_or_is_refused(
     project: Project, data: st.DataObject

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_every_module_says_what_lives_there(name: str) -> None:
 
 
 def test_the_documented_modules_can_be_imported_by_their_names() -> None:
-    from mongover.embedded import open_embedded
+    from mongover.embedded import open_embedded  # type: ignore[import-not-found]
 
     from mongover.config import load_config
 
@@ -132,6 +133,12 @@ def test_the_exported_names_are_these_and_can_be_loaded() -> None:
     assert dir(mongover) == sorted(mongover.__all__)
 
 
+def test_the_names_of_the_web_package_can_be_loaded() -> None:
+    web = importlib.import_module("mongover.web")
+    for name in web.__all__:
+        assert getattr(web, name) is not None
+
+
 def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'op'"):
         mongover.op  # noqa: B018 - the access is what is tested
@@ -141,7 +148,7 @@ def test_every_exception_has_a_code_and_the_tree_is_drawn_with_it() -> None:
     errors = importlib.import_module("mongover.errors")
     tree = errors.__doc__ or ""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    ours = [kind for kind in kinds if issubclass(kind, errors.MongoverError)]
+    ours: list[Any] = [kind for kind in kinds if issubclass(kind, errors.MongoverError)]
     assert [kind.__name__ for kind in ours if kind.__name__ not in tree] == []
     leaves = [kind for kind in ours if not kind.__subclasses__()]
     assert [kind.__name__ for kind in leaves if kind.code not in tree] == []

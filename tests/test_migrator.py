@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,7 +86,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     from mongover.database import server as module
 
     listener = Commands()
-    real = module.MongoClient
+    real = pymongo.MongoClient
 
     def client(*args: Any, **options: Any) -> Any:
         options["event_listeners"] = [*options.get("event_listeners", []), listener]

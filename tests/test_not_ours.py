@@ -19,6 +19,7 @@ from mongover.history.changes import Resolution
 from mongover.history.effects import Ours, Thing, effect, why_not
 from mongover.history.record import Direction, parse_record
 from mongover.running.foresight import Foreseen, Unforeseen, foresee
+from tests.depth import examples
 from tests.projects import (  # noqa: F401 - fixtures
     Project,
     make_project_fixture,
@@ -696,7 +697,8 @@ def test_ours_is_what_was_made_and_carried_along_and_nothing_else(
     acts: list[tuple[str, ...]],
 ) -> None:
     """A model beside it: a dictionary of who made what is there."""
-    ours, there = Ours(), {}
+    ours = Ours()
+    there: dict[str, Any] = {}
     for act, name, *more in acts:
         if act == "foreign":
             there.setdefault(name, "others")
@@ -742,7 +744,7 @@ def move(op):
 def upgrade"""
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(0.2))
 @given(
     up=BODY,
     back=st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True),

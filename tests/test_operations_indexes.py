@@ -22,6 +22,7 @@ from mongover.errors import (
 from mongover.operations.duplicates import find_duplicates
 from mongover.operations.index import Index, key_pairs
 from mongover.operations.index_builds import _create_indexes, same_index
+from tests.depth import examples
 from tests.operations_support import Desk, in_transaction, rebuilt, recorded
 
 if TYPE_CHECKING:
@@ -189,7 +190,9 @@ _indexes = st.sampled_from(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(0.6),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(documents=st.lists(_documents, min_size=2, max_size=4), index=_indexes)
 def test_duplicates_are_listed_exactly_where_the_server_meets_them(

@@ -4,7 +4,7 @@ import datetime as dt
 import enum
 import json
 import uuid
-from decimal import Decimal  # noqa: TC003 - pydantic reads the annotation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
@@ -44,7 +44,7 @@ class User(BaseModel):
     email: Annotated[str, Field(min_length=3, examples=["a@b"], description="where to write")]
     age: Annotated[int, Field(gt=0, le=150)] | None = None
     score: float = 0.5
-    balance: Decimal = Field(default=0)
+    balance: Decimal = Field(default=Decimal(0))
     colour: Colour = Colour.RED
     kind: Literal["person"] = "person"
     born: dt.datetime | None = None

@@ -30,6 +30,7 @@ from mongover.planning.lines import LineState, status_rows
 from mongover.planning.plan import Plan, plan_downgrade, plan_upgrade
 from mongover.planning.problems import find_problems
 from mongover.report.documents import plain, plan_document, problem_document
+from tests.depth import examples
 from tests.graphs import Project, applied, done, folder, no_source, projects, record, rev, run
 
 if TYPE_CHECKING:
@@ -826,7 +827,7 @@ def test_steps_taken_one_by_one_are_the_steps_taken_together(
     assert one_by_one == ids(together)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(2))
 @given(projects(), st.data())
 def test_even_out_of_order_nothing_pending_runs_before_what_it_needs(
     project: Project, data: st.DataObject

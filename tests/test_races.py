@@ -25,6 +25,7 @@ from tests.crashing import (
     started,
     write_revision,
 )
+from tests.depth import deep
 from tests.servers import failpoint, wait_until
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     Make = Callable[..., Project]
     Store = Database[dict[str, Any]]
 
-PROCESSES = 12
-ROUNDS = 3
 PER_ROUND = 3
 LEASE = 2.0
 COUNT = 'op.db["a"].update_one({{"_id": "{0}"}}, {{"$inc": {{"n": 1}}}}, upsert=True)'
@@ -78,23 +77,24 @@ def counts(store: Store) -> dict[str, int]:
 # ---- many at once -------------------------------------------------------------------------------
 
 
-def test_twelve_processes_that_upgrade_again_and_again_apply_each_revision_once(
-    any_server: Server, make: Make, tmp_path: Path, db: Any
+@pytest.mark.parametrize(("processes", "rounds"), [(6, 1), deep(12, 3)])
+def test_many_processes_that_upgrade_again_and_again_apply_each_revision_once(
+    any_server: Server, make: Make, tmp_path: Path, db: Any, processes: int, rounds: int
 ) -> None:
     project = make(any_server, 60.0)
     applied = []
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         write_counters(tmp_path, round_ * PER_ROUND + 1, (round_ + 1) * PER_ROUND)
         with ExitStack() as stack:
             all_ = [
                 stack.enter_context(started(project, "upgrade", "head", "--json"))
-                for _ in range(PROCESSES)
+                for _ in range(processes)
             ]
             for process in all_:
                 out, err = process.communicate(timeout=120)
                 assert process.returncode == 0, err
                 applied += json.loads(out)["applied"]
-    expected = [f"{number:04d}" for number in range(1, ROUNDS * PER_ROUND + 1)]
+    expected = [f"{number:04d}" for number in range(1, rounds * PER_ROUND + 1)]
     assert sorted(applied) == expected
     assert counts(db(project)) == dict.fromkeys(expected, 1)
     records = records_of(project)
@@ -105,6 +105,7 @@ def test_twelve_processes_that_upgrade_again_and_again_apply_each_revision_once(
     assert lock_of(project)["owner"] is None
 
 
+@pytest.mark.deep
 def test_upgrades_and_downgrades_that_race_leave_effects_and_records_in_agreement(
     replica_set: Server, make: Make, tmp_path: Path, db: Any
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_holder_killed_inside_its_transaction_blocks_nobody_beyond_its_lease(
     assert counts(db(project)) == {"x": 1}
 
 
+@pytest.mark.deep
 def test_an_orphan_of_two_crashes_ago_is_ended_too(
     replica_set: Server, make: Make, tmp_path: Path, db: Any
 ) -> None:
@@ -222,6 +224,7 @@ def test_a_paused_holder_of_a_transaction_cannot_commit_when_it_wakes(
     assert counts(db(project)) == {"x": 1}
 
 
+@pytest.mark.deep
 def test_a_zombie_whose_own_checks_fail_it_is_kept_out_by_the_server(
     replica_set: Server, make: Make, tmp_path: Path, db: Any
 ) -> None:
@@ -249,7 +252,7 @@ def test_a_zombie_whose_own_checks_fail_it_is_kept_out_by_the_server(
     assert counts(db(project)) == {"x": 1}
 
 
-@pytest.mark.parametrize("frozen", ["", "property(lambda self: None)"])
+@pytest.mark.parametrize("frozen", ["", deep("property(lambda self: None)")])
 def test_a_paused_holder_without_a_transaction_cannot_change_the_history_when_it_wakes(
     any_server: Server, make: Make, tmp_path: Path, frozen: str
 ) -> None:
@@ -311,7 +314,7 @@ time.time_ns = lambda: _ns() + {0} * 10**9
 """
 
 
-@pytest.mark.parametrize("hours", [1, -1, 24 * 365 * 50])
+@pytest.mark.parametrize("hours", [1, deep(-1), deep(24 * 365 * 50)])
 def test_the_clocks_of_the_machines_decide_nothing(
     any_server: Server, make: Make, tmp_path: Path, hours: int, db: Any
 ) -> None:
@@ -393,7 +396,7 @@ def test_a_holder_survives_one_heartbeat_that_fails(
     assert code == 0, text
 
 
-@pytest.mark.parametrize("act", ["delete", "drop", "foreign"])
+@pytest.mark.parametrize("act", ["delete", deep("drop"), deep("foreign")])
 def test_a_run_whose_lock_document_is_taken_away_ends_with_a_clear_error(
     any_server: Server, make: Make, tmp_path: Path, db: Any, act: str
 ) -> None:

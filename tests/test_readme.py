@@ -26,13 +26,6 @@ def _shell_commands() -> list[str]:
     return [block.text.strip() for block in blocks_of(text) if block.language == "sh"]
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clone") / "mongover"
-    shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
-    return folder
-
-
 def _run(command: str, clone: Path) -> str:
     """Run it as someone would who has just cloned: with the system's Python 3.11 or newer."""
     tools = clone.parent / "bin"
@@ -55,24 +48,24 @@ def _run(command: str, clone: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(900)
-def test_one_command_makes_an_environment_and_brings_the_sample_project_to_its_head(
-    clone: Path,
+def test_each_of_the_two_commands_makes_the_environment_and_does_what_it_is_for(
+    tmp_path: Path,
 ) -> None:
-    shown = _run(_shell_commands()[0], clone)
+    """One after the other in one clone, as readers do: what the first installed, the second has."""
+    clone = tmp_path / "mongover"
+    shutil.copytree(ROOT, clone, ignore=LEFT_OUT)
+    first, second = _shell_commands()[:2]
+    shown = _run(first, clone)
     indexes = {"users": 5, "assistants": 6, "clients": 4, "schedules": 9, "calls": 12}
     for number, (schema, count) in enumerate(indexes.items(), 1):
         assert re.search(
             rf"{schema} +000{number} +000{number} +- +{schema} +0 +{count}$", shown, re.MULTILINE
         )
     assert "5 applied, 0 pending, 0 problems." in shown
-
-
-@pytest.mark.timeout(900)
-def test_one_command_makes_an_environment_and_runs_the_tests(clone: Path) -> None:
-    command = _shell_commands()[1]
-    assert command == "tests/run"
-    assert "3 passed" in _run(f"{command} -q tests/test_readme.py -k parts", clone)
+    assert second == "tests/run"
+    assert "3 passed" in _run(f"{second} -q tests/test_readme.py -k parts", clone)
 
 
 def test_the_checks_call_the_command_of_the_readme() -> None:

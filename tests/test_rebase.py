@@ -45,7 +45,7 @@ def upgrade(op):
 # ---- texts -----------------------------------------------------------------------------------
 
 
-def test_only_the_header_and_its_notes_change():
+def test_only_the_header_and_its_notes_change() -> None:
     expected = (
         SOURCE.replace("Revision ID: 0006", "Revision ID: 0009")
         .replace("Revises: 0001", "Revises: 0008")
@@ -55,7 +55,7 @@ def test_only_the_header_and_its_notes_change():
     assert rebase_text(SOURCE, new_id="0009", new_down_revision="0008") == expected
 
 
-def test_there_and_back_again_is_the_same_text():
+def test_there_and_back_again_is_the_same_text() -> None:
     moved = rebase_text(SOURCE, new_id="0009", new_down_revision=None)
     assert "\nRevises:\n" in moved
     assert "down_revision = None  # was 0001" in moved
@@ -80,7 +80,7 @@ def test_there_and_back_again_is_the_same_text():
         ),
     ],
 )
-def test_quotes_notes_and_layout_are_kept(text: str, expected: str):
+def test_quotes_notes_and_layout_are_kept(text: str, expected: str) -> None:
     assert rebase_text(text, new_id="9", new_down_revision="8") == expected
 
 
@@ -89,7 +89,7 @@ def test_quotes_notes_and_layout_are_kept(text: str, expected: str):
     bom=st.booleans(),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
-def test_everything_else_stays_byte_for_byte(*, noise: str, bom: bool, end: str):
+def test_everything_else_stays_byte_for_byte(*, noise: str, bom: bool, end: str) -> None:
     comment = "# " + "".join(noise.splitlines())
     source = ("\ufeff" if bom else "") + end.join(
         [
@@ -115,7 +115,7 @@ def test_everything_else_stays_byte_for_byte(*, noise: str, bom: bool, end: str)
     assert moved == source
 
 
-def test_links_to_an_old_id_follow_it_in_header_and_notes():
+def test_links_to_an_old_id_follow_it_in_header_and_notes() -> None:
     text = '''"""m
 
 Revises: 0006, 0007
@@ -135,19 +135,19 @@ other = "0006"
     assert only == text.replace('["0006"', '["0009"')
 
 
-def test_a_header_over_a_body_that_is_no_python_can_still_be_edited():
+def test_a_header_over_a_body_that_is_no_python_can_still_be_edited() -> None:
     text = 'revision = "1"\ndown_revision = "0"\ndef upgrade(op):\n    = = =\n'
     assert rebase_text(text, new_id="9", new_down_revision="8") == (
         'revision = "9"\ndown_revision = "8"\ndef upgrade(op):\n    = = =\n'
     )
 
 
-def test_an_odd_escape_in_a_text_is_no_warning():
+def test_an_odd_escape_in_a_text_is_no_warning() -> None:
     text = 'revision = "1"\ndown_revision = "0"\nx = "\\d"\n'
     assert '"9"' in rebase_text(text, new_id="9", new_down_revision="8")
 
 
-def test_a_text_that_is_no_revision_is_refused():
+def test_a_text_that_is_no_revision_is_refused() -> None:
     with pytest.raises(InvalidRevision, match="cannot be parsed"):
         rebase_text("revision = = 1", new_id="9", new_down_revision=None)
     with pytest.raises(InvalidRevision, match="no line"):
@@ -167,7 +167,7 @@ def make(
     schema: str = "users",
     depends_on: Sequence[str] = (),
     name: str | None = None,
-):
+) -> Path:
     """Write a revision; several may carry one number."""
     beside = folder / f"tmp{len(list(folder.iterdir()))}"
     beside.mkdir()
@@ -185,7 +185,7 @@ def make(
     return target
 
 
-def links(folder: Path):
+def links(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """Every file as `name: parents / dependencies`, readable ones only."""
     found = {}
     for path in sorted(folder.glob("*.py")):
@@ -194,7 +194,7 @@ def links(folder: Path):
     return found
 
 
-def test_a_second_head_is_put_on_top_of_the_first(tmp_path: Path):
+def test_a_second_head_is_put_on_top_of_the_first(tmp_path: Path) -> None:
     # 0001 ── 0002      0001 ── 0002 ── 0003
     #     └── 0003  →
     make(tmp_path, "0001")
@@ -208,7 +208,7 @@ def test_a_second_head_is_put_on_top_of_the_first(tmp_path: Path):
     }
 
 
-def test_a_lower_number_gets_the_next_free_one_and_its_file_a_new_name(tmp_path: Path):
+def test_a_lower_number_gets_the_next_free_one_and_its_file_a_new_name(tmp_path: Path) -> None:
     make(tmp_path, "0001")
     old = make(tmp_path, "0002", "0001", name="add phone")
     make(tmp_path, "0003", "0001")
@@ -224,7 +224,7 @@ def test_a_lower_number_gets_the_next_free_one_and_its_file_a_new_name(tmp_path:
     }
 
 
-def test_children_come_along(tmp_path: Path):
+def test_children_come_along(tmp_path: Path) -> None:
     # 0001 ── 0002 ── 0003      0001 ── 0004 ── 0005(0002) ── 0003
     #     └── 0004          →
     make(tmp_path, "0001")
@@ -237,7 +237,7 @@ def test_children_come_along(tmp_path: Path):
     assert len(links(tmp_path)) == 4
 
 
-def test_two_files_with_one_number_are_told_apart_by_name(tmp_path: Path):
+def test_two_files_with_one_number_are_told_apart_by_name(tmp_path: Path) -> None:
     make(tmp_path, "0001")
     make(tmp_path, "0002", "0001", name="ana")
     make(tmp_path, "0002", "0001", name="luis")
@@ -255,7 +255,7 @@ def test_two_files_with_one_number_are_told_apart_by_name(tmp_path: Path):
     assert read_revisions(tmp_path).broken == {}
 
 
-def test_two_files_with_one_number_in_two_schemas_keep_their_own_children(tmp_path: Path):
+def test_two_files_with_one_number_in_two_schemas_keep_their_own_children(tmp_path: Path) -> None:
     make(tmp_path, "0001", name="users")
     mine = make(tmp_path, "0001", schema="calls", name="calls")
     make(tmp_path, "0002", "0001", name="users child")
@@ -271,7 +271,7 @@ def test_two_files_with_one_number_in_two_schemas_keep_their_own_children(tmp_pa
     }
 
 
-def test_a_parent_can_be_chosen(tmp_path: Path):
+def test_a_parent_can_be_chosen(tmp_path: Path) -> None:
     for id_ in ("0002", "0003", "0004"):
         make(tmp_path, id_, "0001")
     make(tmp_path, "0001")
@@ -282,7 +282,7 @@ def test_a_parent_can_be_chosen(tmp_path: Path):
     assert links(tmp_path)["0004_m0004.py"] == (("0002",), ())
 
 
-def test_a_rebase_that_makes_no_sense_changes_nothing(tmp_path: Path):
+def test_a_rebase_that_makes_no_sense_changes_nothing(tmp_path: Path) -> None:
     make(tmp_path, "0001")
     make(tmp_path, "0002", "0001")
     make(tmp_path, "0003", "0002")
@@ -302,7 +302,7 @@ def test_a_rebase_that_makes_no_sense_changes_nothing(tmp_path: Path):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_broken_neighbour_does_not_stop_a_rebase(tmp_path: Path):
+def test_a_broken_neighbour_does_not_stop_a_rebase(tmp_path: Path) -> None:
     make(tmp_path, "0001")
     make(tmp_path, "0002", "0001")
     make(tmp_path, "0003", "0001")
@@ -311,7 +311,7 @@ def test_a_broken_neighbour_does_not_stop_a_rebase(tmp_path: Path):
     assert (tmp_path / "0006_m0002.py").exists()
 
 
-def test_modes_and_links_of_the_file_system_are_kept(tmp_path: Path):
+def test_modes_and_links_of_the_file_system_are_kept(tmp_path: Path) -> None:
     versions = tmp_path / "versions"
     versions.mkdir()
     make(versions, "0001")
@@ -332,7 +332,7 @@ def test_modes_and_links_of_the_file_system_are_kept(tmp_path: Path):
 @pytest.mark.parametrize("stop", range(6))
 def test_a_crash_at_any_point_loses_no_text_and_breaks_no_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
-):
+) -> None:
     make(tmp_path, "0001")
     make(tmp_path, "0002", "0001")
     make(tmp_path, "0003", "0001")
@@ -366,7 +366,7 @@ def test_a_crash_at_any_point_loses_no_text_and_breaks_no_link(
 
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     path = make(tmp_path, "0001")
     files = read_revisions(tmp_path)
 

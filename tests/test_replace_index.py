@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from mongover.errors import DuplicateValues, MongoverError, OperationConflict, OperationFailed
 from mongover.operations.index import Index
 from mongover.operations.index_builds import same_index
+from tests.depth import examples
 from tests.operations_support import Desk
 from tests.servers import wait_until
 
@@ -368,7 +369,9 @@ _indexes = st.builds(_index, _keys, _option).filter(bool)
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(1.5),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     rows=st.lists(_rows, max_size=4),

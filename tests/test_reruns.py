@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mongover.errors import Blocked, MongoverError, RevisionError
 from mongover.history.changes import Resolution
+from tests.depth import examples
 from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
 from tests.reruns import move_and_kill
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     Make = Callable[[Server], Project]
 
 FEW = settings(
-    max_examples=25,
+    max_examples=examples(0.25),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 FAIL = 'raise ValueError("not yet")'
@@ -482,7 +483,7 @@ def test_after_a_failure_at_any_place_the_end_is_that_of_one_clean_run_or_a_bloc
 
 
 @SERVERS
-@settings(FEW, max_examples=12)
+@settings(FEW, max_examples=examples(0.12) + 2)
 @given(program=st.tuples(programs(), SEEDS), at=st.integers(4, 30), after=st.booleans())
 def test_after_a_kill_at_any_write_the_end_is_that_of_one_clean_run_or_a_block(
     request: pytest.FixtureRequest, server: str, program: Any, at: int, *, after: bool

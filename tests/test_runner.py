@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import pymongo
 import pytest
 from pymongo.monitoring import CommandListener
 
@@ -400,7 +401,8 @@ def test_a_failed_downgrade_counts_as_applied_until_it_is_resolved(
     record = project.record("0002")
     assert (*outcome_of(record), record["direction"]) == (FAILED, "unknown", False, "down")
     assert [one.revision for one in migrator.current()] == ["0002"]
-    for command in (lambda: migrator.downgrade("-1"), migrator.upgrade):
+    commands: list[Callable[[], object]] = [lambda: migrator.downgrade("-1"), migrator.upgrade]
+    for command in commands:
         with pytest.raises(Blocked):
             command()
     assert project.record()["state"] == APPLIED
@@ -792,7 +794,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
     from mongover.database import server as module
 
     listener = Counting()
-    real = module.MongoClient
+    real = pymongo.MongoClient
 
     def client(*args: Any, **options: Any) -> Any:
         options["event_listeners"] = [*options.get("event_listeners", []), listener]

@@ -82,7 +82,7 @@ def health_of(app: FastAPI, config: Config) -> Any:
 
 def test_upgrade_brings_an_empty_database_to_head_and_then_has_nothing_to_do(
     config: Config, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     with caplog.at_level(logging.INFO, "mongover"):
         first = ensure_head(config)
     assert (first.state, first.ready, first.error) == ("done", True, None)
@@ -95,7 +95,9 @@ def test_upgrade_brings_an_empty_database_to_head_and_then_has_nothing_to_do(
     assert second.to_json() == {"policy": "upgrade", "state": "done", "code": None}
 
 
-def test_a_configuration_file_and_its_keys_will_do(tmp_path: Path, make: Callable[..., Config]):
+def test_a_configuration_file_and_its_keys_will_do(
+    tmp_path: Path, make: Callable[..., Config]
+) -> None:
     config = make()
     write_revision(config.versions, "0001")
     (tmp_path / "alembic-style.ini").write_text(f"[mongover]\nurl = {config.url.reveal()}\n")
@@ -106,7 +108,7 @@ def test_a_configuration_file_and_its_keys_will_do(tmp_path: Path, make: Callabl
 
 def test_check_raises_or_logs_what_is_pending_and_writes_nothing(
     config: Config, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     found = ensure_head(config, policy="check")
     assert found.state == "pending"
     assert "lacks 5 revisions: 0001, 0002, 0003, 0004, 0005" in caplog.text
@@ -118,7 +120,7 @@ def test_check_raises_or_logs_what_is_pending_and_writes_nothing(
     assert ensure_head(config, policy="check").state == "done"
 
 
-def test_many_pending_revisions_are_not_all_listed(make: Callable[..., Config]):
+def test_many_pending_revisions_are_not_all_listed(make: Callable[..., Config]) -> None:
     config = make()
     for number in range(1, 9):
         parent = f"{number - 1:04}" if number > 1 else None
@@ -127,12 +129,12 @@ def test_many_pending_revisions_are_not_all_listed(make: Callable[..., Config]):
         ensure_head(config, policy="check", on_error="raise")
 
 
-def test_off_does_not_even_look_at_the_configuration(tmp_path: Path):
+def test_off_does_not_even_look_at_the_configuration(tmp_path: Path) -> None:
     found = ensure_head(tmp_path / "missing.ini", policy="off", on_error="raise")
     assert (found.state, found.ready) == ("off", True)
 
 
-def test_wait_returns_when_another_process_has_migrated(config: Config):
+def test_wait_returns_when_another_process_has_migrated(config: Config) -> None:
     found = ensure_head(config, policy="wait", blocking=False, timeout=60)
     assert not found.wait(0.3)
     with Migrator(config) as other:
@@ -141,13 +143,15 @@ def test_wait_returns_when_another_process_has_migrated(config: Config):
     assert found.state == "done"
 
 
-def test_wait_gives_up_after_its_time(config: Config):
+def test_wait_gives_up_after_its_time(config: Config) -> None:
     took, found = seconds_of(lambda: ensure_head(config, policy="wait", timeout=0.4))
     assert found.state == "pending"
     assert 0.4 <= took < 10
 
 
-def test_wait_takes_its_time_from_the_configured_wait_for_the_lock(make: Callable[..., Config]):
+def test_wait_takes_its_time_from_the_configured_wait_for_the_lock(
+    make: Callable[..., Config],
+) -> None:
     config = make(lock_wait=0.2)
     write_revision(config.versions, "0001")
     took, found = seconds_of(lambda: ensure_head(config, policy="wait"))
@@ -155,7 +159,9 @@ def test_wait_takes_its_time_from_the_configured_wait_for_the_lock(make: Callabl
     assert 0.2 <= took < 10
 
 
-def test_wait_outlasts_a_server_that_is_not_there_and_then_says_so(make: Callable[..., Config]):
+def test_wait_outlasts_a_server_that_is_not_there_and_then_says_so(
+    make: Callable[..., Config],
+) -> None:
     config = make(connect_timeout=0.1)
     away = config_for(
         type("Away", (), {"url": "mongodb://127.0.0.1:1/"})(),
@@ -167,7 +173,7 @@ def test_wait_outlasts_a_server_that_is_not_there_and_then_says_so(make: Callabl
         ensure_head(away, policy="wait", timeout=0.5, on_error="raise")
 
 
-def test_a_wait_can_be_stopped(config: Config):
+def test_a_wait_can_be_stopped(config: Config) -> None:
     found = ensure_head(config, policy="wait", blocking=False, timeout=60)
     found.stop()
     assert found.wait(30)
@@ -175,11 +181,12 @@ def test_a_wait_can_be_stopped(config: Config):
 
 
 @pytest.mark.parametrize(("name", "value"), [("policy", "update"), ("on_error", "ignore")])
-def test_a_word_that_there_is_not_is_refused_at_once(config: Config, name: str, value: str):
+def test_a_word_that_there_is_not_is_refused_at_once(config: Config, name: str, value: str) -> None:
+    wrong: Any = {name: value}
     with pytest.raises(UsageError, match=f"{name} is '{value}'"):
-        ensure_head(config, **{name: value})
+        ensure_head(config, **wrong)
     with pytest.raises(UsageError):
-        lifespan(config, **{name: value})
+        lifespan(config, **wrong)
 
 
 # ------------------------------------------------------------------------------ what goes wrong
@@ -187,7 +194,7 @@ def test_a_word_that_there_is_not_is_refused_at_once(config: Config, name: str, 
 
 def test_a_failing_revision_is_logged_in_full_and_the_program_goes_on(
     make: Callable[..., Config], caplog: pytest.LogCaptureFixture
-):
+) -> None:
     config = make()
     write_revision(config.versions, "0001")
     write_revision(config.versions, "0002", parent="0001", up="raise ValueError('no such luck')")
@@ -203,7 +210,7 @@ def test_a_failing_revision_is_logged_in_full_and_the_program_goes_on(
 
 def test_no_password_is_logged_when_the_server_is_away(
     make: Callable[..., Config], caplog: pytest.LogCaptureFixture
-):
+) -> None:
     config = make()
     write_revision(config.versions, "0001")
     away = config_for(
@@ -220,14 +227,14 @@ def test_no_password_is_logged_when_the_server_is_away(
 
 def test_a_wrong_configuration_is_logged_and_the_program_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     assert ensure_head(tmp_path / "missing.ini", environ={}).state == "failed"
     assert "missing.ini" in caplog.text
 
 
 def test_an_odd_variable_is_a_warning(
     config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     (tmp_path / "alembic-style.ini").write_text("[mongover]\n")
     environ = {"MONGOVER_URL": config.url.reveal(), "MONGOVER_DATABSE": "x"}
     write_revision(tmp_path / "versions", "0001")
@@ -236,7 +243,7 @@ def test_an_odd_variable_is_a_warning(
     assert "MONGOVER_DATABSE" in caplog.text
 
 
-def test_a_bug_is_kept_and_logged_like_any_failure(caplog: pytest.LogCaptureFixture):
+def test_a_bug_is_kept_and_logged_like_any_failure(caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> Migrator:
         raise KeyError("unforeseen")
 
@@ -247,7 +254,7 @@ def test_a_bug_is_kept_and_logged_like_any_failure(caplog: pytest.LogCaptureFixt
     assert "unforeseen" in caplog.text
 
 
-def test_what_is_no_exception_ends_the_start_as_failed_and_passes_on():
+def test_what_is_no_exception_ends_the_start_as_failed_and_passes_on() -> None:
     def leave() -> Migrator:
         raise SystemExit(3)
 
@@ -259,7 +266,7 @@ def test_what_is_no_exception_ends_the_start_as_failed_and_passes_on():
 
 def test_a_database_of_a_newer_release_is_a_warning_and_the_program_starts(
     make: Callable[..., Config], caplog: pytest.LogCaptureFixture
-):
+) -> None:
     config = make()
     write_revision(config.versions, "0001")
     newer = write_revision(config.versions, "0002", parent="0001")
@@ -276,7 +283,7 @@ def test_a_database_of_a_newer_release_is_a_warning_and_the_program_starts(
 
 def test_warnings_of_a_lenient_project_are_logged(
     make: Callable[..., Config], replica_set: Server, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     config = make(strict=False)
     write_revision(config.versions, "0001", up='op.create_index("users", "email", unique=True)')
     with replica_set.client() as mongo:
@@ -285,7 +292,7 @@ def test_warnings_of_a_lenient_project_are_logged(
     assert [record.name for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_the_applications_logging_is_left_as_it_is(config: Config):
+def test_the_applications_logging_is_left_as_it_is(config: Config) -> None:
     root = logging.getLogger()
     before = (root.level, list(root.handlers))
     ensure_head(config)
@@ -300,7 +307,7 @@ def test_the_applications_logging_is_left_as_it_is(config: Config):
 
 def test_with_nothing_pending_a_start_is_one_read_and_no_write(
     config: Config, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     ensure_head(config)
     commands: list[str] = []
 
@@ -318,7 +325,7 @@ def closing() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "mongover-close"]
 
 
-def test_importing_the_module_does_not_load_the_driver():
+def test_importing_the_module_does_not_load_the_driver() -> None:
     code = "import sys, mongover.startup; print('pymongo' in sys.modules, 'fastapi' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -335,7 +342,7 @@ def test_importing_the_module_does_not_load_the_driver():
 
 def test_a_fastapi_application_migrates_before_it_serves_and_never_holds_its_loop(
     make: Callable[..., Config],
-):
+) -> None:
     config = make()
     write_revision(config.versions, "0001", up="import time; time.sleep(0.5)")
     ticks: list[float] = []
@@ -357,7 +364,7 @@ def test_a_fastapi_application_migrates_before_it_serves_and_never_holds_its_loo
     assert len(ticks) > 20
 
 
-def test_the_applications_own_lifespan_follows_and_its_state_is_kept(config: Config):
+def test_the_applications_own_lifespan_follows_and_its_state_is_kept(config: Config) -> None:
     told: list[str] = []
 
     @asynccontextmanager
@@ -372,7 +379,9 @@ def test_the_applications_own_lifespan_follows_and_its_state_is_kept(config: Con
     assert told == ["done", "ended"]
 
 
-def test_a_failed_start_lets_the_application_start_and_health_says_so(make: Callable[..., Config]):
+def test_a_failed_start_lets_the_application_start_and_health_says_so(
+    make: Callable[..., Config],
+) -> None:
     config = make()
     write_revision(config.versions, "0001", up="raise ValueError('no')")
     app = FastAPI(lifespan=lifespan(config))
@@ -392,7 +401,9 @@ def test_a_failed_start_lets_the_application_start_and_health_says_so(make: Call
         assert client.get("/migrations/health").status_code == 200
 
 
-def test_a_failed_start_ends_the_application_when_that_is_asked_for(make: Callable[..., Config]):
+def test_a_failed_start_ends_the_application_when_that_is_asked_for(
+    make: Callable[..., Config],
+) -> None:
     config = make()
     write_revision(config.versions, "0001", up="raise ValueError('no')")
     app = FastAPI(lifespan=lifespan(config, on_error="raise"))
@@ -402,7 +413,7 @@ def test_a_failed_start_ends_the_application_when_that_is_asked_for(make: Callab
 
 def test_in_the_background_the_application_starts_at_once_and_is_not_ready_until_done(
     make: Callable[..., Config],
-):
+) -> None:
     config, name = make(), uuid.uuid4().hex
     write_revision(config.versions, "0001", up=f"gate_of({name!r}).wait()")
     app = FastAPI(lifespan=lifespan(config, blocking=False))
@@ -417,7 +428,9 @@ def test_in_the_background_the_application_starts_at_once_and_is_not_ready_until
         assert client.get("/migrations/health").status_code == 200
 
 
-def test_the_end_of_the_application_stops_a_start_in_the_background(make: Callable[..., Config]):
+def test_the_end_of_the_application_stops_a_start_in_the_background(
+    make: Callable[..., Config],
+) -> None:
     config, name = make(), uuid.uuid4().hex
     write_revision(config.versions, "0001", up=f"gate_of({name!r}).wait()")
     write_revision(config.versions, "0002", parent="0001")
@@ -429,7 +442,7 @@ def test_the_end_of_the_application_stops_a_start_in_the_background(make: Callab
     assert "0002" not in applied(config)
 
 
-def test_a_start_made_by_hand_is_shown_by_the_health_when_it_is_given(config: Config):
+def test_a_start_made_by_hand_is_shown_by_the_health_when_it_is_given(config: Config) -> None:
     startup = ensure_head(config)
     app = FastAPI()
     app.include_router(migrations_router(config, startup=startup, environ={}))
@@ -457,7 +470,7 @@ def write_project(folder: Path, config: Config) -> None:
 
 def test_eight_servers_that_start_together_apply_each_revision_once(
     tmp_path: Path, make: Callable[..., Config]
-):
+) -> None:
     config = make()
     for number in range(1, 6):
         parent = f"{number - 1:04}" if number > 1 else None
@@ -507,7 +520,7 @@ print("the program goes on", flush=True)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -15), (signal.SIGINT, -2)])
 def test_a_signal_during_a_start_lets_the_revision_end_and_then_ends_the_program(
     tmp_path: Path, make: Callable[..., Config], number: int, code: int
-):
+) -> None:
     """Without this the lock would stay held and an open transaction would block the application."""
     config = make()
     mark = tmp_path / "reached"

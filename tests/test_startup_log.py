@@ -64,7 +64,7 @@ class Clock:
 )
 def test_every_event_has_its_level_and_its_line(
     event: Event, level: str, text: str, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     with caplog.at_level(logging.DEBUG, "mongover"):
         RunLog("a run")(event)
     (record,) = caplog.records
@@ -74,13 +74,15 @@ def test_every_event_has_its_level_and_its_line(
     assert "\n" not in record.getMessage()
 
 
-def test_the_start_of_an_operation_is_told_by_its_end(caplog: pytest.LogCaptureFixture):
+def test_the_start_of_an_operation_is_told_by_its_end(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "mongover"):
         RunLog("a run")(events.OperationStarted("0001", "x"))
     assert caplog.records == []
 
 
-def test_what_happens_every_second_is_info_every_ten_seconds(caplog: pytest.LogCaptureFixture):
+def test_what_happens_every_second_is_info_every_ten_seconds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     clock = Clock()
     log = RunLog("a run", clock=clock)
     with caplog.at_level(logging.DEBUG, "mongover"):
@@ -92,7 +94,9 @@ def test_what_happens_every_second_is_info_every_ten_seconds(caplog: pytest.LogC
     assert set(levels) == {"INFO", "DEBUG"}
 
 
-def test_an_application_that_hears_no_debug_pays_for_no_text(caplog: pytest.LogCaptureFixture):
+def test_an_application_that_hears_no_debug_pays_for_no_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.WARNING, "mongover"):
         RunLog("a run")(PROGRESS)
     assert caplog.records == []
@@ -120,7 +124,7 @@ def raised() -> RevisionFailed:
     return ours
 
 
-def test_an_error_is_told_with_hint_place_and_every_trace_but_no_secret_and_no_value():
+def test_an_error_is_told_with_hint_place_and_every_trace_but_no_secret_and_no_value() -> None:
     text = failure_text(raised(), lambda text: text.replace("hush-hush", "***"))
     for part in (
         "RevisionFailed: 0001 failed with ***",
@@ -137,7 +141,7 @@ def test_an_error_is_told_with_hint_place_and_every_trace_but_no_secret_and_no_v
     assert "hush-hush" not in text
 
 
-def test_an_error_without_a_place_or_behind_itself_is_told_too():
+def test_an_error_without_a_place_or_behind_itself_is_told_too() -> None:
     error = RevisionFailed("no", where=Where(Path("a.py")))
     error.__cause__ = error
     text = failure_text(error, str)

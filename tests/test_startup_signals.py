@@ -31,7 +31,7 @@ def send(number: int = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_a_server_hears_of_its_signal_at_once_and_after_us(heard: list[str]):
+def test_a_server_hears_of_its_signal_at_once_and_after_us(heard: list[str]) -> None:
     with told_of_shutdown(lambda: heard.append("we"), later=False):
         send()
         heard.append("block")
@@ -40,7 +40,7 @@ def test_a_server_hears_of_its_signal_at_once_and_after_us(heard: list[str]):
     assert heard[-1] == "own"
 
 
-def test_a_program_hears_of_its_signal_when_the_block_has_ended_and_once(heard: list[str]):
+def test_a_program_hears_of_its_signal_when_the_block_has_ended_and_once(heard: list[str]) -> None:
     with told_of_shutdown(lambda: heard.append("we"), later=True):
         send()
         send()
@@ -48,7 +48,7 @@ def test_a_program_hears_of_its_signal_when_the_block_has_ended_and_once(heard: 
     assert heard == ["we", "we", "block", "own"]
 
 
-def test_what_we_raise_does_not_lose_the_signal(heard: list[str]):
+def test_what_we_raise_does_not_lose_the_signal(heard: list[str]) -> None:
     def fail() -> None:
         raise KeyError("we")
 
@@ -57,21 +57,21 @@ def test_what_we_raise_does_not_lose_the_signal(heard: list[str]):
     assert heard == ["own"]
 
 
-def test_a_handler_that_was_installed_meanwhile_stays(heard: list[str]):
+def test_a_handler_that_was_installed_meanwhile_stays(heard: list[str]) -> None:
     with told_of_shutdown(lambda: heard.append("we"), later=False):
         signal.signal(signal.SIGTERM, lambda *_: heard.append("newer"))
     send()
     assert heard == ["newer"]
 
 
-def test_an_ignored_signal_stays_ignored(heard: list[str]):
+def test_an_ignored_signal_stays_ignored(heard: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with told_of_shutdown(lambda: heard.append("we"), later=False):
         send()
     assert heard == []
 
 
-def test_outside_the_main_thread_nothing_is_installed(heard: list[str]):
+def test_outside_the_main_thread_nothing_is_installed(heard: list[str]) -> None:
     found: list[Any] = []
     before = signal.getsignal(signal.SIGTERM)
 
@@ -87,7 +87,7 @@ def test_outside_the_main_thread_nothing_is_installed(heard: list[str]):
 
 PROGRAM = """
 import os, signal, sys
-from mongover.shutdown import told_of_shutdown
+from mongover.process import told_of_shutdown
 
 with told_of_shutdown(lambda: print("told", flush=True), later={later}):
     os.kill(os.getpid(), signal.SIGTERM)
@@ -97,7 +97,7 @@ print("never", flush=True)
 
 
 @pytest.mark.parametrize("later", [True, False])
-def test_the_default_handling_ends_the_process_only_after_the_block(later: bool):
+def test_the_default_handling_ends_the_process_only_after_the_block(later: bool) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(later=later)],
         env=cli_environment(),

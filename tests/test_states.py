@@ -29,6 +29,7 @@ from mongover.planning.plan import subject_of
 from mongover.report.documents import problem_document
 from mongover.revisions.header import parse_revision
 from mongover.running.events import StepStarted
+from tests.depth import deep, first_of
 from tests.histories import BY
 from tests.servers import wait_until
 
@@ -281,7 +282,8 @@ def lease_documents(database: Database[dict[str, Any]], lease: str) -> Documents
     if lease == "free":
         holder.release()
     holder._over.set()
-    assert holder._beat is None or not holder._beat.join()
+    if holder._beat is not None:
+        holder._beat.join()
     if lease == "expired":
         wait_until(lambda: (state := read_lease(locks)) and state.expired, "the end of the lease")
     return list(locks.find())
@@ -493,20 +495,21 @@ def _runs(outcome: str, command: str) -> tuple[int, int]:
 # ── the combinations ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("leases", [LEASES[:1], deep(LEASES[1:])], ids=",".join)
 @pytest.mark.parametrize("record", RECORDS)
 def test_every_command_does_what_the_table_says(
-    record: str, open_scene: Callable[[str], Scene]
+    record: str, leases: Sequence[str], open_scene: Callable[[str], Scene]
 ) -> None:
     scene = open_scene(record)
     wrong = []
-    for file, lease, command in product(FILES, LEASES, COMMANDS):
+    for file, lease, command in product(FILES, leases, COMMANDS):
         name = name_row(record, lease).cells["name"]
         row = outcome_row(name, file, lease, command)
         wrong += findings(scene, row, file, lease, command)
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize("record", first_of(RECORDS, every=2))
 def test_status_show_and_verify_report_what_the_table_says_and_write_nothing(
     record: str, open_scene: Callable[[str], Scene]
 ) -> None:
@@ -604,7 +607,7 @@ def leads_out(scene: Scene, command: str) -> str:
     return f"{typed} leaves {[(one.kind, one.hint) for one in left]}"
 
 
-@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize("record", first_of(RECORDS, every=4))
 def test_the_commands_that_problems_name_lead_out_of_every_state(
     record: str, open_scene: Callable[[str], Scene], capsys: pytest.CaptureFixture[str]
 ) -> None:

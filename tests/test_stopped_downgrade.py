@@ -12,6 +12,7 @@ from mongover.errors import Blocked, Interrupted, MongoverError
 from mongover.history.record import Direction
 from mongover.planning.plan import plan_downgrade, plan_upgrade, rest_of
 from mongover.running.stop import Stop
+from tests.depth import examples
 from tests.graphs import done, no_source, projects, run
 from tests.projects import Project, make_project_fixture, project_fixture
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["make_project_fixture", "project_fixture"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(3))
 @given(projects(), st.data())
 def test_the_target_of_the_rest_runs_the_rest_and_nothing_else(
     drawn: Drawn, data: st.DataObject

@@ -99,7 +99,7 @@ def test_records_of_other_files_leave_the_doubt(tmp_path: Path) -> None:
         plan_upgrade(files, known, sources=no_source)
 
 
-def annotations(folder: Path) -> list[str]:
+def annotated(folder: Path) -> list[str]:
     done: Any = run_cli("check", "--format", "github", cwd=folder)
     assert done.returncode == 4
     return [line for line in done.stdout.splitlines() if line.startswith("::")]
@@ -110,14 +110,14 @@ def test_annotations_stand_at_a_file(tmp_path: Path) -> None:
     add(tmp_path / "versions", "0001_x", None)
     add(tmp_path / "versions", "0002_a", "0001")
     double = add(tmp_path / "versions", "0002_b", "0001")
-    (line,) = annotations(tmp_path)
+    (line,) = annotated(tmp_path)
     assert line.startswith("::error title=MGV011,file=versions/0002_b.py::")
     double.unlink()
     add(tmp_path / "versions", "0003_b", "0001")
-    (line,) = annotations(tmp_path)
+    (line,) = annotated(tmp_path)
     assert line.startswith("::error title=MGV030,file=versions/0003_b.py::")
     add(tmp_path / "versions", "0003_b", "0009")
-    (line,) = annotations(tmp_path)
+    (line,) = annotated(tmp_path)
     assert line.startswith("::error title=MGV012,file=versions/0003_b.py::")
 
 

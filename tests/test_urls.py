@@ -44,7 +44,7 @@ PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size
         ("", ""),
     ],
 )
-def test_a_shown_url_keeps_everything_but_its_secrets(url: str, shown: str):
+def test_a_shown_url_keeps_everything_but_its_secrets(url: str, shown: str) -> None:
     assert redact_url(url) == shown
     assert str(SecretUrl(url)) == shown
 
@@ -54,7 +54,7 @@ def test_a_shown_url_keeps_everything_but_its_secrets(url: str, shown: str):
 @example(password="p?x=1@", encode=False)
 @example(password="////", encode=False)
 @example(password="0%00", encode=False)
-def test_no_password_survives_in_any_form(*, password: str, encode: bool):
+def test_no_password_survives_in_any_form(*, password: str, encode: bool) -> None:
     typed = quote(password, safe="") if encode else password
     url = f"mongodb://zz:{typed}@h:1/d"
     text = (
@@ -69,32 +69,32 @@ def test_no_password_survives_in_any_form(*, password: str, encode: bool):
         assert form not in clean or form in around or form in "zz:***@h:1/d" or form in "****"
 
 
-def test_pieces_of_a_password_that_a_url_broke_into_are_hidden():
+def test_pieces_of_a_password_that_a_url_broke_into_are_hidden() -> None:
     assert redact("no host named topsecret", "mongodb://ana:a@topsecret/x@h") == "no host named ***"
 
 
-def test_a_token_in_the_options_is_hidden_wherever_it_stands():
+def test_a_token_in_the_options_is_hidden_wherever_it_stands() -> None:
     url = "mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:tok%2Fen,SERVICE_NAME:mongodb"
     assert redact("bad tok/en of mongodb", url) == "bad *** of mongodb"
     assert redact("bad abcd", "mongodb://h/?proxyPassword=abcd") == "bad ***"
 
 
-def test_a_short_password_does_not_tear_words_apart():
+def test_a_short_password_does_not_tear_words_apart() -> None:
     assert redact("a cat: 'a' failed", "mongodb://ana:a@h") == "*** cat: '***' failed"
     assert redact("nothing to hide", "mongodb://ana:@h") == "nothing to hide"
 
 
-def test_every_url_in_a_text_is_cleaned_without_being_named():
+def test_every_url_in_a_text_is_cleaned_without_being_named() -> None:
     text = "from mongodb://a:pw1@h to mongodb+srv://b:pw2@i?w=1, done"
     assert redact(text) == "from mongodb://a:***@h to mongodb+srv://b:***@i?w=1, done"
 
 
-def test_the_sentence_around_a_url_is_not_taken_for_a_password():
+def test_the_sentence_around_a_url_is_not_taken_for_a_password() -> None:
     text = "tried 'mongodb://h:27017', (mongodb://h:27018) and `mongodb://i:1`: no answer"
     assert redact(text) == text
 
 
-def test_a_secret_url_shows_its_password_to_nobody_who_did_not_ask():
+def test_a_secret_url_shows_its_password_to_nobody_who_did_not_ask() -> None:
     secret = SecretUrl("mongodb://ana:s3cret@h")
     assert "s3cret" not in f"{secret} {secret!r} {[secret]}"
     assert secret.reveal() == "mongodb://ana:s3cret@h"
@@ -120,7 +120,7 @@ def test_a_secret_url_shows_its_password_to_nobody_who_did_not_ask():
         "embedded:/home/ana/my shop/db",
     ],
 )
-def test_a_good_url_has_no_problem(url: str):
+def test_a_good_url_has_no_problem(url: str) -> None:
     assert url_problem(url) is None
 
 
@@ -154,7 +154,7 @@ def test_a_good_url_has_no_problem(url: str):
         ("embedded://x", "scheme is unknown"),
     ],
 )
-def test_a_bad_url_is_explained_without_its_password(url: str, says: str):
+def test_a_bad_url_is_explained_without_its_password(url: str, says: str) -> None:
     problem = url_problem(url)
     assert problem is not None
     assert says in problem[0]
@@ -163,7 +163,7 @@ def test_a_bad_url_is_explained_without_its_password(url: str, says: str):
 
 
 @given(st.text(max_size=40))
-def test_any_text_after_the_scheme_is_judged_without_a_crash(rest: str):
+def test_any_text_after_the_scheme_is_judged_without_a_crash(rest: str) -> None:
     for scheme in ("mongodb://", "mongodb+srv://", "embedded:", ""):
         url_problem(scheme + rest)
         redact_url(scheme + rest)
@@ -182,5 +182,5 @@ def test_any_text_after_the_scheme_is_judged_without_a_crash(rest: str):
         ("embedded:/a/b", ""),
     ],
 )
-def test_the_database_is_the_path_but_never_where_users_are_looked_up(url: str, name: str):
+def test_the_database_is_the_path_but_never_where_users_are_looked_up(url: str, name: str) -> None:
     assert url_database(url) == name

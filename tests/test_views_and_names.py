@@ -221,7 +221,12 @@ def test_query_and_pipeline_names_tell_paths_from_their_neighbours() -> None:
         {"$unionWith": {"coll": "u", "pipeline": [{"$sort": {"a.b": -1}}]}},
     ):
         assert pipeline_names([stage], "a.b"), stage
-    for stage in ({"$set": {"a.b": 1}}, {"$match": {"a": "a.b"}}, {"$project": {"a.bc": 1}}):
+    others: list[dict[str, Any]] = [
+        {"$set": {"a.b": 1}},
+        {"$match": {"a": "a.b"}},
+        {"$project": {"a.bc": 1}},
+    ]
+    for stage in others:
         assert not pipeline_names([stage], "a.b"), stage
 
 

@@ -75,7 +75,7 @@ def problem(response: Any, status: int, kind: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------ the exact shapes
 
 
-def test_a_fresh_database_has_five_schemas_that_do_not_exist(client: TestClient):
+def test_a_fresh_database_has_five_schemas_that_do_not_exist(client: TestClient) -> None:
     found = client.get("/migrations/status").json()
     assert list(found) == FIVE
     for name, entry in found.items():
@@ -94,7 +94,7 @@ def test_a_fresh_database_has_five_schemas_that_do_not_exist(client: TestClient)
     }
 
 
-def test_a_run_applies_everything_and_a_second_one_has_nothing_to_do(client: TestClient):
+def test_a_run_applies_everything_and_a_second_one_has_nothing_to_do(client: TestClient) -> None:
     first = client.post("/migrations/run", headers=WRITE)
     assert first.status_code == 200
     duration = first.json().pop("durationMs")
@@ -114,7 +114,7 @@ def test_a_run_applies_everything_and_a_second_one_has_nothing_to_do(client: Tes
 
 def test_documents_are_counted_by_the_servers_estimate(
     client: TestClient, config: Config, replica_set: Server
-):
+) -> None:
     client.post("/migrations/run/users", headers=WRITE)
     with replica_set.client() as mongo:
         documents = [{"email": f"{number}@x"} for number in range(7)]
@@ -122,7 +122,9 @@ def test_documents_are_counted_by_the_servers_estimate(
     assert client.get("/migrations/status").json()["users"]["documentCount"] == 7
 
 
-def test_a_run_of_one_schema_applies_it_and_what_it_needs_and_nothing_else(client: TestClient):
+def test_a_run_of_one_schema_applies_it_and_what_it_needs_and_nothing_else(
+    client: TestClient,
+) -> None:
     found = client.post("/migrations/run/schedules", headers=WRITE).json()
     assert found.pop("durationMs") > 0
     assert found == {
@@ -157,7 +159,7 @@ def test_a_run_of_one_schema_applies_it_and_what_it_needs_and_nothing_else(clien
 )
 def test_an_unknown_schema_is_404_with_the_known_ones_and_runs_nothing(
     client: TestClient, name: str
-):
+) -> None:
     response = client.post(f"/migrations/run/{name}", headers=WRITE)
     assert response.status_code == 404, response.text
     if "%2f" not in name:  # a decoded slash makes it another address altogether
@@ -165,7 +167,7 @@ def test_an_unknown_schema_is_404_with_the_known_ones_and_runs_nothing(
     assert client.get("/migrations/history").json() == {"revisions": []}
 
 
-def test_a_downgrade_answers_as_the_command_line_does(client: TestClient):
+def test_a_downgrade_answers_as_the_command_line_does(client: TestClient) -> None:
     client.post("/migrations/run", headers=WRITE)
     found = client.post("/migrations/downgrade", headers=WRITE, json={"target": "-1"}).json()
     models.MigrationsReverted.model_validate(found)
@@ -174,14 +176,14 @@ def test_a_downgrade_answers_as_the_command_line_does(client: TestClient):
     assert client.get("/migrations/status").json()["calls"]["exists"] is False
 
 
-def test_the_plan_names_every_step_and_runs_nothing(client: TestClient):
+def test_the_plan_names_every_step_and_runs_nothing(client: TestClient) -> None:
     found = client.get("/migrations/plan").json()
     models.MigrationPlan.model_validate(found)
     assert [step["revision"] for step in found["steps"]] == IDS
     assert client.get("/migrations/history").json() == {"revisions": []}
 
 
-def test_a_plan_downwards_needs_a_target(client: TestClient):
+def test_a_plan_downwards_needs_a_target(client: TestClient) -> None:
     client.post("/migrations/run", headers=WRITE)
     refused = client.get("/migrations/plan", params={"direction": "down"})
     assert "needs a target" in problem(refused, 422, "bad-request")["detail"]
@@ -192,7 +194,7 @@ def test_a_plan_downwards_needs_a_target(client: TestClient):
     assert found["reaches"] == ["calls", "schedules"]
 
 
-def test_the_history_holds_the_records_that_are_asked_for(client: TestClient):
+def test_the_history_holds_the_records_that_are_asked_for(client: TestClient) -> None:
     client.post("/migrations/run", headers=WRITE)
     found = client.get("/migrations/history").json()
     models.MigrationHistory.model_validate(found)
@@ -203,7 +205,7 @@ def test_the_history_holds_the_records_that_are_asked_for(client: TestClient):
     assert [one["revision"] for one in span["revisions"]] == ["0002", "0003"]
 
 
-def test_a_revision_shows_its_file_its_record_and_its_log(client: TestClient):
+def test_a_revision_shows_its_file_its_record_and_its_log(client: TestClient) -> None:
     client.post("/migrations/run/users", headers=WRITE)
     found = client.get("/migrations/revisions/0001").json()
     models.MigrationRevision.model_validate(found)
@@ -214,11 +216,11 @@ def test_a_revision_shows_its_file_its_record_and_its_log(client: TestClient):
 
 
 @pytest.mark.parametrize("id", ["9999", "..%2fx", "%00", "x" * 200, "0001%0a9", "0001:0002"])
-def test_an_unknown_revision_is_404(client: TestClient, id: str):  # noqa: A002 - the address's word
+def test_an_unknown_revision_is_404(client: TestClient, id: str) -> None:  # noqa: A002 - the address's word
     assert client.get(f"/migrations/revisions/{id}").status_code == 404
 
 
-def test_the_lock_is_null_before_any_run_and_free_after_it(client: TestClient):
+def test_the_lock_is_null_before_any_run_and_free_after_it(client: TestClient) -> None:
     assert client.get("/migrations/lock").json() == {"lock": None}
     client.post("/migrations/run", headers=WRITE)
     found = client.get("/migrations/lock").json()
@@ -226,7 +228,7 @@ def test_the_lock_is_null_before_any_run_and_free_after_it(client: TestClient):
     assert found["lock"]["held"] is False
 
 
-def test_every_answer_carries_the_security_headers(client: TestClient):
+def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
     for response in (
         client.get("/migrations/status"),
         client.post("/migrations/run"),
@@ -238,7 +240,7 @@ def test_every_answer_carries_the_security_headers(client: TestClient):
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-def test_health_is_503_while_something_is_pending_and_200_afterwards(client: TestClient):
+def test_health_is_503_while_something_is_pending_and_200_afterwards(client: TestClient) -> None:
     before = client.get("/migrations/health")
     models.MigrationHealth.model_validate(before.json())
     assert before.status_code == 503
@@ -257,7 +259,7 @@ def test_health_is_503_while_something_is_pending_and_200_afterwards(client: Tes
     }
 
 
-def test_the_models_forbid_fields_that_are_not_documented(client: TestClient):
+def test_the_models_forbid_fields_that_are_not_documented(client: TestClient) -> None:
     client.post("/migrations/run", headers=WRITE)
     adapter = TypeAdapter(dict[str, models.MigrationSchema])
     adapter.validate_python(client.get("/migrations/status").json())
@@ -266,7 +268,7 @@ def test_the_models_forbid_fields_that_are_not_documented(client: TestClient):
 # ----------------------------------------------------------------------- where it is mounted
 
 
-def test_the_router_works_under_any_prefix_and_its_locations_follow(config: Config):
+def test_the_router_works_under_any_prefix_and_its_locations_follow(config: Config) -> None:
     app, outer = FastAPI(), FastAPI()
     outer.mount("/inner", make_app(config, prefix="/db/migrations"))
     app.mount("/outer", outer)
@@ -279,26 +281,26 @@ def test_the_router_works_under_any_prefix_and_its_locations_follow(config: Conf
         assert client.get(location).status_code == 200
 
 
-def test_a_root_path_of_a_proxy_stands_in_the_location(config: Config):
+def test_a_root_path_of_a_proxy_stands_in_the_location(config: Config) -> None:
     with client_of(make_app(config), root_path="/api") as client:
         done = client.post("/migrations/run", headers=WRITE)
         assert done.headers["content-location"].startswith("/api/migrations/runs/")
 
 
-def test_the_addresses_can_be_left_out_of_the_applications_document(config: Config):
+def test_the_addresses_can_be_left_out_of_the_applications_document(config: Config) -> None:
     with client_of(make_app(config, include_in_schema=False)) as client:
         assert client.get("/openapi.json").json()["paths"] == {}
         assert client.get("/migrations/status").status_code == 200
 
 
-def test_a_migrator_of_the_application_is_used_and_not_closed(config: Config):
+def test_a_migrator_of_the_application_is_used_and_not_closed(config: Config) -> None:
     with Migrator(config) as migrator:
         with client_of(make_app(migrator)) as client:
             client.post("/migrations/run", headers=WRITE)
         assert migrator.status().applied == 5
 
 
-def test_the_same_application_can_be_started_again(config: Config):
+def test_the_same_application_can_be_started_again(config: Config) -> None:
     app = make_app(config)
     for expected in (5, 0):
         with client_of(app) as client:
@@ -308,7 +310,7 @@ def test_the_same_application_can_be_started_again(config: Config):
 
 def test_a_configuration_file_is_enough(
     tmp_path: Path, replica_set: Server, mongo_database: Callable[..., str]
-):
+) -> None:
     write_revision(tmp_path / "versions", "0001")
     ini = tmp_path / "alembic-style.ini"
     ini.write_text(
@@ -321,7 +323,9 @@ def test_a_configuration_file_is_enough(
 # -------------------------------------------------------------------------------- who may what
 
 
-def test_without_a_configured_token_writes_are_off_and_say_how_to_enable_them(config: Config):
+def test_without_a_configured_token_writes_are_off_and_say_how_to_enable_them(
+    config: Config,
+) -> None:
     with client_of(make_app(config, token=None)) as client:
         for headers in ({}, WRITE):
             found = problem(client.post("/migrations/run", headers=headers), 403, "writes-off")
@@ -329,7 +333,7 @@ def test_without_a_configured_token_writes_are_off_and_say_how_to_enable_them(co
         assert client.get("/migrations/status").status_code == 200
 
 
-def test_a_missing_and_a_wrong_token_are_401_and_a_reading_one_is_403(config: Config):
+def test_a_missing_and_a_wrong_token_are_401_and_a_reading_one_is_403(config: Config) -> None:
     with client_of(make_app(config, read_token=READ_TOKEN)) as client:
         missing = client.post("/migrations/run")
         problem(missing, 401, "token-missing")
@@ -349,24 +353,25 @@ def test_a_missing_and_a_wrong_token_are_401_and_a_reading_one_is_403(config: Co
 )
 def test_a_token_of_any_bytes_is_401_and_never_an_error_of_the_server(
     client: TestClient, value: bytes
-):
+) -> None:
     response = client.post("/migrations/run", headers=[(b"authorization", value)])
     assert response.status_code == 401
 
 
-def test_a_token_in_query_cookie_or_basic_does_not_count(client: TestClient):
+def test_a_token_in_query_cookie_or_basic_does_not_count(client: TestClient) -> None:
     token = WRITE["Authorization"].removeprefix("Bearer ")
-    for options in (
+    ways: list[dict[str, Any]] = [
         {"params": {"token": token, "access_token": token}},
         {"headers": {"Cookie": f"token={token}; Authorization={token}"}},
         {"headers": {"Authorization": f"Basic {token}"}},
         {"headers": {"X-Api-Key": token}},
-    ):
+    ]
+    for options in ways:
         assert client.post("/migrations/run", **options).status_code == 401
     assert client.get("/migrations/history").json() == {"revisions": []}
 
 
-def test_guessing_is_braked_and_the_right_token_passes_all_the_same(client: TestClient):
+def test_guessing_is_braked_and_the_right_token_passes_all_the_same(client: TestClient) -> None:
     bad = {"Authorization": "Bearer guess"}
     statuses = [client.post("/migrations/run", headers=bad).status_code for _ in range(7)]
     assert statuses == [401] * 5 + [429] * 2
@@ -376,7 +381,7 @@ def test_guessing_is_braked_and_the_right_token_passes_all_the_same(client: Test
     assert client.post("/migrations/run", headers=WRITE).status_code == 200
 
 
-def test_a_page_of_another_origin_cannot_write_even_with_a_token(config: Config):
+def test_a_page_of_another_origin_cannot_write_even_with_a_token(config: Config) -> None:
     app = make_app(config, origins=["https://admin.example"])
     with client_of(app, base_url="http://db.example") as client:
         for origin in ("https://evil.example", "null", "http://db.example.evil.example"):
@@ -387,7 +392,7 @@ def test_a_page_of_another_origin_cannot_write_even_with_a_token(config: Config)
             assert allowed.status_code == 200
 
 
-def test_another_name_in_the_host_header_is_refused_where_names_are_given(config: Config):
+def test_another_name_in_the_host_header_is_refused_where_names_are_given(config: Config) -> None:
     with client_of(make_app(config, hosts=["localhost"]), base_url="http://localhost:81") as client:
         assert client.get("/migrations/status").status_code == 200
         rebound = client.get("/migrations/status", headers={"Host": "evil.example"})
@@ -424,7 +429,7 @@ def test_another_name_in_the_host_header_is_refused_where_names_are_given(config
         b"[" * 5_000,
     ],
 )
-def test_a_bad_body_is_422_and_reverts_nothing(client: TestClient, body: bytes):
+def test_a_bad_body_is_422_and_reverts_nothing(client: TestClient, body: bytes) -> None:
     client.post("/migrations/run/users", headers=WRITE)
     headers = {**WRITE, "Content-Type": "application/json"}
     response = client.post("/migrations/downgrade", content=body, headers=headers)
@@ -433,7 +438,7 @@ def test_a_bad_body_is_422_and_reverts_nothing(client: TestClient, body: bytes):
     assert client.get("/migrations/status").json()["users"]["current"] == "0001"
 
 
-def test_what_was_sent_does_not_come_back_in_the_problem(client: TestClient):
+def test_what_was_sent_does_not_come_back_in_the_problem(client: TestClient) -> None:
     response = client.post(
         "/migrations/downgrade", headers=WRITE, json={"target": {"secret": "geheim99"}}
     )
@@ -443,7 +448,7 @@ def test_what_was_sent_does_not_come_back_in_the_problem(client: TestClient):
 @pytest.mark.parametrize(
     "kind", ["text/plain", "", "application/x-www-form-urlencoded", "text/json"]
 )
-def test_a_body_that_is_not_called_json_is_415(client: TestClient, kind: str):
+def test_a_body_that_is_not_called_json_is_415(client: TestClient, kind: str) -> None:
     headers = {**WRITE, "Content-Type": kind}
     content = json.dumps({"target": "-1"})
     for path in ("/migrations/downgrade", "/migrations/run"):
@@ -451,7 +456,7 @@ def test_a_body_that_is_not_called_json_is_415(client: TestClient, kind: str):
         problem(response, 415, "wrong-content-type")
 
 
-def test_a_huge_body_is_413_whether_it_says_so_or_not(client: TestClient):
+def test_a_huge_body_is_413_whether_it_says_so_or_not(client: TestClient) -> None:
     def chunks() -> Iterator[bytes]:
         yield b'{"target": "'
         for _ in range(64):
@@ -463,7 +468,7 @@ def test_a_huge_body_is_413_whether_it_says_so_or_not(client: TestClient):
         problem(response, 413, "too-large")
 
 
-def test_a_wrong_method_is_405_and_says_which_is_right(client: TestClient):
+def test_a_wrong_method_is_405_and_says_which_is_right(client: TestClient) -> None:
     for method, path, allowed in (
         ("GET", "run", "POST"),
         ("GET", "run/users", "POST"),
@@ -491,7 +496,9 @@ def test_a_wrong_method_is_405_and_says_which_is_right(client: TestClient):
         "wiat=false",
     ],
 )
-def test_a_wrong_or_misspelt_parameter_is_422_and_runs_nothing(client: TestClient, query: str):
+def test_a_wrong_or_misspelt_parameter_is_422_and_runs_nothing(
+    client: TestClient, query: str
+) -> None:
     problem(client.post(f"/migrations/run?{query}", headers=WRITE), 422, "bad-request")
     assert client.get("/migrations/history").json() == {"revisions": []}
 
@@ -501,7 +508,7 @@ def test_a_wrong_or_misspelt_parameter_is_422_and_runs_nothing(client: TestClien
 
 def test_a_failing_revision_is_a_500_of_a_documented_kind_that_tells_no_details(
     broken: Broken, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     client, folder, config = broken
     write_revision(folder, "0001")
     secret = uuid.uuid4().hex
@@ -521,7 +528,7 @@ def test_a_failing_revision_is_a_500_of_a_documented_kind_that_tells_no_details(
     assert (health.json()["status"], health.json()["pending"]) == ("failed", 1)
 
 
-def test_files_that_do_not_hold_together_are_409(broken: Broken):
+def test_files_that_do_not_hold_together_are_409(broken: Broken) -> None:
     client, folder, _ = broken
     write_revision(folder, "0001")
     write_revision(folder, "0002", parent="0001")
@@ -533,7 +540,9 @@ def test_files_that_do_not_hold_together_are_409(broken: Broken):
     assert (health["status"], health["code"], health["pending"]) == ("blocked", "MGV030", 3)
 
 
-def test_an_edited_file_is_409_but_does_not_make_a_migrated_application_unready(broken: Broken):
+def test_an_edited_file_is_409_but_does_not_make_a_migrated_application_unready(
+    broken: Broken,
+) -> None:
     client, folder, _ = broken
     path = write_revision(folder, "0001")
     client.post("/migrations/run", headers=WRITE)
@@ -547,7 +556,9 @@ def test_an_edited_file_is_409_but_does_not_make_a_migrated_application_unready(
     assert (health.json()["status"], health.json()["code"]) == ("problems", "MGV040")
 
 
-def test_a_database_of_a_newer_release_is_refused_by_a_run_and_ready_for_requests(broken: Broken):
+def test_a_database_of_a_newer_release_is_refused_by_a_run_and_ready_for_requests(
+    broken: Broken,
+) -> None:
     client, folder, _ = broken
     write_revision(folder, "0001")
     newer = write_revision(folder, "0002", parent="0001")
@@ -561,7 +572,7 @@ def test_a_database_of_a_newer_release_is_refused_by_a_run_and_ready_for_request
 
 def test_warnings_of_a_lenient_project_are_not_called_a_success(
     tmp_path: Path, replica_set: Server, mongo_database: Callable[..., str]
-):
+) -> None:
     folder = tmp_path / "versions"
     write_revision(folder, "0001", up='op.create_index("users", "email", unique=True)')
     config = config_for(replica_set, mongo_database(replica_set), folder, strict=False)
@@ -573,7 +584,7 @@ def test_warnings_of_a_lenient_project_are_not_called_a_success(
         assert client.get("/migrations/status").json()["users"]["state"] == "degraded"
 
 
-def test_the_line_without_a_schema_stands_under_the_empty_name(broken: Broken):
+def test_the_line_without_a_schema_stands_under_the_empty_name(broken: Broken) -> None:
     client, folder, _ = broken
     write_revision(folder, "0001", schema=None)
     found = client.get("/migrations/status").json()
@@ -582,7 +593,7 @@ def test_the_line_without_a_schema_stands_under_the_empty_name(broken: Broken):
     assert client.post("/migrations/run", headers=WRITE).json()["applied"] == ["0001"]
 
 
-def test_a_database_that_is_away_is_503_everywhere(tmp_path: Path):
+def test_a_database_that_is_away_is_503_everywhere(tmp_path: Path) -> None:
     folder = tmp_path / "versions"
     write_revision(folder, "0001")
     url = "mongodb://ana:geheim99@127.0.0.1:1/?authSource=admin"
@@ -616,7 +627,9 @@ def folder_config(url: str, folder: Path) -> Any:
     )
 
 
-def test_health_tells_the_worst_that_it_meets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_health_tells_the_worst_that_it_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What an upgrade refuses is asked about again, and that question may fail as well."""
     config = folder_config("mongodb://127.0.0.1:1/", tmp_path)
 

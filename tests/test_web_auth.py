@@ -24,7 +24,7 @@ WRITE, READ = "w" * 24, "r" * 24
 BOTH = Tokens.of(write=WRITE, read=READ)
 
 
-def test_a_token_of_23_signs_is_refused_with_a_command_that_makes_a_good_one():
+def test_a_token_of_23_signs_is_refused_with_a_command_that_makes_a_good_one() -> None:
     with pytest.raises(ConfigError, match="has 23 signs; at least 24") as caught:
         Tokens.of(write="x" * 23)
     assert "token_urlsafe" in caught.value.hint
@@ -32,32 +32,32 @@ def test_a_token_of_23_signs_is_refused_with_a_command_that_makes_a_good_one():
 
 
 @pytest.mark.parametrize("token", ["ä" * 24, "two words are no token at all", "x" * 24 + "\n"])
-def test_a_token_that_a_header_cannot_carry_is_refused(token: str):
+def test_a_token_that_a_header_cannot_carry_is_refused(token: str) -> None:
     with pytest.raises(ConfigError, match="header cannot carry"):
         Tokens.of(read=token)
 
 
-def test_one_token_for_both_is_refused_because_readers_could_write():
+def test_one_token_for_both_is_refused_because_readers_could_write() -> None:
     with pytest.raises(ConfigError, match="who reads could write"):
         Tokens.of(write=WRITE, read=WRITE)
 
 
-def test_the_environment_gives_the_tokens_and_an_empty_variable_counts_as_none():
+def test_the_environment_gives_the_tokens_and_an_empty_variable_counts_as_none() -> None:
     tokens = Tokens.from_environ({WRITE_VARIABLE: WRITE, READ_VARIABLE: ""})
     assert (tokens.write is None, tokens.read is None) == (False, True)
 
 
-def test_tokens_show_nothing_of_themselves():
+def test_tokens_show_nothing_of_themselves() -> None:
     assert repr(BOTH) == "Tokens()"
 
 
 @given(st.binary(max_size=80))
-def test_no_bytes_at_all_make_the_comparison_fail(token: bytes):
+def test_no_bytes_at_all_make_the_comparison_fail(token: bytes) -> None:
     expected = {WRITE.encode(): Scope.WRITE, READ.encode(): Scope.READ}.get(token)
     assert BOTH.scope_of(token) is expected
 
 
-def test_without_tokens_no_token_is_known_not_even_the_one_that_hashes_to_zeros():
+def test_without_tokens_no_token_is_known_not_even_the_one_that_hashes_to_zeros() -> None:
     assert Tokens().scope_of(b"") is None
     assert Tokens().scope_of(b"\0" * 32) is None
 
@@ -77,7 +77,7 @@ def test_without_tokens_no_token_is_known_not_even_the_one_that_hashes_to_zeros(
         ([], None),
     ],
 )
-def test_a_token_is_read_from_one_authorization_header_only(headers: Any, expected: Any):
+def test_a_token_is_read_from_one_authorization_header_only(headers: Any, expected: Any) -> None:
     assert bearer_of(headers) == expected
 
 
@@ -103,7 +103,7 @@ def test_a_token_is_read_from_one_authorization_header_only(headers: Any, expect
 )
 def test_every_combination_of_tokens_and_needs(
     tokens: Tokens, needed: Scope, given_token: bytes | None, verdict: Verdict
-):
+) -> None:
     assert judge(tokens, needed, given_token) is verdict
 
 
@@ -114,7 +114,7 @@ class Clock:
         return self.now
 
 
-def test_the_sixth_wrong_token_in_a_minute_has_to_wait_until_the_first_is_a_minute_old():
+def test_the_sixth_wrong_token_in_a_minute_has_to_wait_until_the_first_is_a_minute_old() -> None:
     clock = Clock()
     throttle = Throttle(clock=clock)
     assert [throttle.failed("a") for _ in range(5)] == [0] * 5
@@ -125,7 +125,7 @@ def test_the_sixth_wrong_token_in_a_minute_has_to_wait_until_the_first_is_a_minu
     assert throttle.failed("a") == 0
 
 
-def test_many_addresses_do_not_fill_the_memory():
+def test_many_addresses_do_not_fill_the_memory() -> None:
     throttle = Throttle(size=3)
     for number in range(100):
         throttle.failed(str(number))

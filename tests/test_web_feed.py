@@ -21,7 +21,7 @@ async def collect(feed: Feed, number: int, count: int) -> list[Message | None]:
     return found
 
 
-def test_several_followers_get_every_message_of_several_threads_in_one_order():
+def test_several_followers_get_every_message_of_several_threads_in_one_order() -> None:
     feed = Feed()
 
     def tell(name: str) -> None:
@@ -43,7 +43,7 @@ def test_several_followers_get_every_message_of_several_threads_in_one_order():
     assert feed.followers == 0
 
 
-def test_a_follower_that_comes_late_gets_what_is_kept_and_loses_the_oldest():
+def test_a_follower_that_comes_late_gets_what_is_kept_and_loses_the_oldest() -> None:
     feed = Feed(size=3)
     for number in range(10):
         feed.publish("x", {"number": number})
@@ -51,7 +51,7 @@ def test_a_follower_that_comes_late_gets_what_is_kept_and_loses_the_oldest():
     assert [message.number for message in found if message] == [8, 9, 10]
 
 
-def test_a_quiet_while_gives_a_sign_of_life_and_a_closed_feed_ends():
+def test_a_quiet_while_gives_a_sign_of_life_and_a_closed_feed_ends() -> None:
     feed = Feed()
 
     async def main() -> list[Message | None]:
@@ -65,7 +65,7 @@ def test_a_quiet_while_gives_a_sign_of_life_and_a_closed_feed_ends():
     assert feed.closed
 
 
-def test_waking_a_loop_that_has_ended_harms_nobody():
+def test_waking_a_loop_that_has_ended_harms_nobody() -> None:
     wakers = Wakers()
     loop = asyncio.new_event_loop()
 
@@ -97,7 +97,7 @@ def test_waking_a_loop_that_has_ended_harms_nobody():
 )
 def test_the_id_of_a_message_is_a_place_only_in_the_feed_that_it_came_from(
     identifier: str | None, place: int | None
-):
+) -> None:
     feed = Feed()
     feed.publish("x", {})
     feed.publish("x", {})
@@ -105,7 +105,7 @@ def test_the_id_of_a_message_is_a_place_only_in_the_feed_that_it_came_from(
     assert feed.place_of(given) == place
 
 
-def test_a_frame_keeps_to_its_lines_whatever_the_message_says():
+def test_a_frame_keeps_to_its_lines_whatever_the_message_says() -> None:
     message = Message(7, "Notice", {"message": "a\n\nevent: forged\r\ndata: x"}, "r1")
     text = frame("e", message)
     assert text.startswith("id: e-7\nevent: Notice\ndata: {")
@@ -114,7 +114,7 @@ def test_a_frame_keeps_to_its_lines_whatever_the_message_says():
     assert frame("e", None) == ": alive\n\n"
 
 
-def test_many_who_ask_at_once_share_two_reads_and_no_answer_is_older_than_its_question():
+def test_many_who_ask_at_once_share_two_reads_and_no_answer_is_older_than_its_question() -> None:
     reads = 0
 
     async def read() -> int:
@@ -137,7 +137,7 @@ def test_many_who_ask_at_once_share_two_reads_and_no_answer_is_older_than_its_qu
     asyncio.run(main())
 
 
-def test_one_who_goes_away_does_not_end_the_read_of_the_others():
+def test_one_who_goes_away_does_not_end_the_read_of_the_others() -> None:
     async def read() -> str:
         await asyncio.sleep(0.02)
         return "found"
@@ -152,7 +152,7 @@ def test_one_who_goes_away_does_not_end_the_read_of_the_others():
     assert asyncio.run(main()) == "found"
 
 
-def test_a_read_that_an_ended_loop_left_behind_does_not_hold_up_the_next_loop():
+def test_a_read_that_an_ended_loop_left_behind_does_not_hold_up_the_next_loop() -> None:
     shared = Shared()
 
     async def begin() -> None:

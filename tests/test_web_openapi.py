@@ -39,7 +39,7 @@ def document(replica_set: Server, mongo_database: Callable[..., str]) -> dict[st
         return found
 
 
-def test_every_operation_documents_its_problems_and_its_security(document: dict[str, Any]):
+def test_every_operation_documents_its_problems_and_its_security(document: dict[str, Any]) -> None:
     paths = document["paths"]
     assert {path.removeprefix("/migrations") for path in paths} >= {
         *("/status", "/plan", "/history", "/revisions/{id}", "/lock", "/health"),
@@ -64,24 +64,25 @@ def test_every_operation_documents_its_problems_and_its_security(document: dict[
 
 def test_without_a_token_for_reading_no_reading_operation_claims_to_need_one(
     replica_set: Server, mongo_database: Callable[..., str]
-):
+) -> None:
     config = config_for(replica_set, mongo_database(replica_set))
     with client_of(make_app(config)) as client:
         paths = client.get("/openapi.json").json()["paths"]
     assert "security" not in paths["/migrations/status"]["get"]
 
 
-def test_only_posts_change_anything(document: dict[str, Any]):
+def test_only_posts_change_anything(document: dict[str, Any]) -> None:
     for path, item in document["paths"].items():
         assert list(item) == (
             ["post"] if "run" in path.split("/") or "downgrade" in path else ["get"]
         )
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(170)
 def test_schemathesis_finds_no_5xx_and_no_undocumented_answer(
     tmp_path: Path, replica_set: Server, mongo_database: Callable[..., str]
-):
+) -> None:
     """The stream of events never ends, so it is left to the tests of the runs."""
     config = config_for(replica_set, mongo_database(replica_set))
     (tmp_path / "alembic-style.ini").write_text(

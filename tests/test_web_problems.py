@@ -66,7 +66,7 @@ def every_error() -> list[type[errors.MongoverError]]:
         (errors.MongoverError, 500),
     ],
 )
-def test_the_status_of_each_kind_of_error(kind: type[errors.MongoverError], status: int):
+def test_the_status_of_each_kind_of_error(kind: type[errors.MongoverError], status: int) -> None:
     problem = problem_of(kind("what happened"), REDACTION)
     document = problem.to_json()
     assert document["status"] == status
@@ -78,7 +78,7 @@ def test_the_status_of_each_kind_of_error(kind: type[errors.MongoverError], stat
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
 def test_no_error_brings_a_secret_a_url_a_path_or_a_value_of_a_document_along(
     kind: type[errors.MongoverError],
-):
+) -> None:
     error = kind(
         "geheim99 in mongodb://ana:geheim99@db.example/?x=1 at /srv/shop/versions/0003_x.py "
         "or /etc/secret/key.pem or https://intern.example/a",
@@ -92,7 +92,7 @@ def test_no_error_brings_a_secret_a_url_a_path_or_a_value_of_a_document_along(
     assert "0003" in text
 
 
-def test_a_failed_revision_is_told_by_the_name_of_its_exception_alone():
+def test_a_failed_revision_is_told_by_the_name_of_its_exception_alone() -> None:
     error = caused(
         errors.RevisionFailed("0007: upgrade() raised ValueError: someone@example.com is bad"),
         ValueError("someone@example.com is bad"),
@@ -102,13 +102,13 @@ def test_a_failed_revision_is_told_by_the_name_of_its_exception_alone():
     assert problem.more["revision"] == "0007"
 
 
-def test_an_error_that_nobody_foresaw_says_nothing_of_itself():
+def test_an_error_that_nobody_foresaw_says_nothing_of_itself() -> None:
     problem = problem_of(KeyError("someone@example.com"), REDACTION)
     assert (problem.status, problem.kind) == (500, "internal")
     assert "someone" not in str(problem.to_json())
 
 
-def test_what_a_person_wrote_keeps_its_slashes_and_loses_only_secrets():
+def test_what_a_person_wrote_keeps_its_slashes_and_loses_only_secrets() -> None:
     text = "rename /api/v1/users to /api/v2 with geheim99"
     assert REDACTION.hide(text) == "rename /api/v1/users to /api/v2 with ***"
 
@@ -124,7 +124,7 @@ def test_what_a_person_wrote_keeps_its_slashes_and_loses_only_secrets():
         ("a / b", "a / b"),
     ],
 )
-def test_paths_become_names_and_other_slashes_stay(text: str, expected: str):
+def test_paths_become_names_and_other_slashes_stay(text: str, expected: str) -> None:
     assert REDACTION.clean(text) == expected
 
 
@@ -140,5 +140,5 @@ def test_paths_become_names_and_other_slashes_stay(text: str, expected: str):
         ("", ""),
     ],
 )
-def test_the_name_in_a_host_header(header: str, name: str):
+def test_the_name_in_a_host_header(header: str, name: str) -> None:
     assert host_name(header) == name

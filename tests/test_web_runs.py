@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.applications import Starlette
 
+from mongover.database.server import Server as MongoServer
 from mongover.errors import Interrupted
 from mongover.history.lease import Lease
 from mongover.history.mongo import MongoHistory
@@ -102,12 +103,13 @@ def end_of(client: TestClient, address: str) -> dict[str, Any]:
         models.MigrationRun.model_validate(found)
         return found if found["endedAt"] else None
 
-    return wait_until(look, "the end of the run")
+    found: dict[str, Any] = wait_until(look, "the end of the run")
+    return found
 
 
 def test_a_run_in_the_background_is_found_at_its_location_until_it_is_done(
     client: TestClient, project: Project
-):
+) -> None:
     address = begin(client, project)
     during = client.get(address).json()
     models.MigrationRun.model_validate(during)
@@ -128,13 +130,14 @@ def test_a_run_in_the_background_is_found_at_its_location_until_it_is_done(
     assert {record["run"] for record in history} == {after["id"]}
 
 
-def test_a_second_run_is_409_and_says_who_runs(client: TestClient, project: Project):
+def test_a_second_run_is_409_and_says_who_runs(client: TestClient, project: Project) -> None:
     begin(client, project)
-    for path, options in (
+    asked: list[tuple[str, dict[str, Any]]] = [
         ("run", {}),
         ("run/users", {}),
         ("downgrade", {"json": {"target": "base"}}),
-    ):
+    ]
+    for path, options in asked:
         refused = client.post(f"/migrations/{path}", headers=WRITE, **options)
         assert refused.status_code == 409
         assert refused.headers["retry-after"]
@@ -146,7 +149,7 @@ def test_a_second_run_is_409_and_says_who_runs(client: TestClient, project: Proj
 
 def test_a_second_run_can_wait_for_the_first_and_then_has_nothing_to_do(
     client: TestClient, project: Project
-):
+) -> None:
     begin(client, project)
     answers: list[Any] = []
 
@@ -162,7 +165,7 @@ def test_a_second_run_can_wait_for_the_first_and_then_has_nothing_to_do(
     assert answers[0].json()["applied"] == []
 
 
-def test_a_second_run_that_waited_long_enough_is_409(client: TestClient, project: Project):
+def test_a_second_run_that_waited_long_enough_is_409(client: TestClient, project: Project) -> None:
     begin(client, project)
     took, refused = seconds_of(
         lambda: client.post("/migrations/run", params={"wait_for_lock": "0.3"}, headers=WRITE)
@@ -175,6 +178,7 @@ def test_a_second_run_that_waited_long_enough_is_409(client: TestClient, project
 def held_elsewhere(config: Config) -> Iterator[None]:
     """The lease in the hand of another holder."""
     with Migrator(config) as migrator, migrator._database() as store:
+        assert isinstance(store.server, MongoServer)
         lease = Lease(
             store.server.records(config.lock_collection),
             holder={"host": "web-9", "pid": 412, "user": "ci", "command": "upgrade"},
@@ -189,7 +193,7 @@ def held_elsewhere(config: Config) -> Iterator[None]:
 
 def test_a_lock_of_another_process_is_409_with_its_holder_and_retry_after(
     client: TestClient, project: Project
-):
+) -> None:
     project.gate.opened.set()
     with held_elsewhere(project.config):
         took, refused = seconds_of(lambda: client.post("/migrations/run", headers=WRITE))
@@ -203,7 +207,7 @@ def test_a_lock_of_another_process_is_409_with_its_holder_and_retry_after(
 
 def test_a_run_waits_for_the_lock_of_another_process_when_asked_to(
     client: TestClient, project: Project
-):
+) -> None:
     project.gate.opened.set()
     answers: list[Any] = []
     with held_elsewhere(project.config):
@@ -219,7 +223,9 @@ def test_a_run_waits_for_the_lock_of_another_process_when_asked_to(
     assert answers[0].json()["applied"] == ["0001", "0002", "0003"]
 
 
-def test_a_run_of_another_process_is_known_from_the_history(client: TestClient, project: Project):
+def test_a_run_of_another_process_is_known_from_the_history(
+    client: TestClient, project: Project
+) -> None:
     with Migrator(project.config) as other:
         thread = threading.Thread(target=other.upgrade, kwargs={"run": "another-run"})
         thread.start()
@@ -236,7 +242,9 @@ def test_a_run_of_another_process_is_known_from_the_history(client: TestClient, 
     assert (after["state"], after["revisions"]) == ("ended", ["0001", "0002", "0003"])
 
 
-def test_a_failed_run_of_another_process_is_known_as_failed(client: TestClient, project: Project):
+def test_a_failed_run_of_another_process_is_known_as_failed(
+    client: TestClient, project: Project
+) -> None:
     write_revision(project.folder, "0002", parent="0001", up="raise ValueError('no')")
     with Migrator(project.config) as other, pytest.raises(Exception, match="ValueError"):
         other.upgrade(run="another-run")
@@ -262,7 +270,7 @@ def parse(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def test_several_listeners_follow_one_run_from_its_beginning_to_its_end(
     client: TestClient, project: Project
-):
+) -> None:
     address = begin(client, project)
     run = address.rpartition("/")[2]
     heard: list[list[str]] = [[], [], []]
@@ -284,7 +292,9 @@ def test_several_listeners_follow_one_run_from_its_beginning_to_its_end(
     assert heard[0].count("StepFinished") == 3
 
 
-def test_a_stream_goes_on_after_the_last_event_that_was_seen(client: TestClient, project: Project):
+def test_a_stream_goes_on_after_the_last_event_that_was_seen(
+    client: TestClient, project: Project
+) -> None:
     project.gate.opened.set()
     accepted = client.post("/migrations/run", params={"wait": "false"}, headers=WRITE)
     run = accepted.json()["id"]
@@ -302,11 +312,11 @@ def test_a_stream_goes_on_after_the_last_event_that_was_seen(client: TestClient,
         assert [one[0] for one in parse(stream.iter_lines())] == ["State"]
 
 
-def test_the_events_of_an_unknown_run_are_404(client: TestClient):
+def test_the_events_of_an_unknown_run_are_404(client: TestClient) -> None:
     assert client.get("/migrations/events", params={"run": "nobody"}).status_code == 404
 
 
-def test_the_events_tell_of_a_failure_without_paths(client: TestClient, project: Project):
+def test_the_events_tell_of_a_failure_without_paths(client: TestClient, project: Project) -> None:
     write_revision(
         project.folder, "0002", parent="0001", up="raise ValueError('see /srv/secret/x.py')"
     )
@@ -329,7 +339,7 @@ def service_of(project: Project, **options: Any) -> Service:
     return Service(Migrator(project.config), Options(**options), None)
 
 
-def test_no_more_streams_are_opened_than_allowed(project: Project):
+def test_no_more_streams_are_opened_than_allowed(project: Project) -> None:
     app = make_app(project.config)
     with client_of(app) as client:
         route = next(one for one in app.router.routes if hasattr(one, "original_router"))
@@ -343,7 +353,7 @@ def test_no_more_streams_are_opened_than_allowed(project: Project):
         assert refused.json()["type"] == "urn:mongover:problem:too-many-listeners"
 
 
-def test_whoever_waits_for_a_run_may_go_away_and_the_run_goes_on(project: Project):
+def test_whoever_waits_for_a_run_may_go_away_and_the_run_goes_on(project: Project) -> None:
     service = service_of(project)
 
     async def main() -> None:
@@ -362,7 +372,7 @@ def test_whoever_waits_for_a_run_may_go_away_and_the_run_goes_on(project: Projec
 
 def test_the_end_of_the_server_stops_a_run_at_the_next_safe_point_and_begins_no_other(
     project: Project,
-):
+) -> None:
     service = service_of(project)
 
     async def main() -> None:
@@ -383,13 +393,14 @@ def test_the_end_of_the_server_stops_a_run_at_the_next_safe_point_and_begins_no_
         states = {record.revision: str(record.state) for record in migrator.history()}
         assert states["0001"] == "applied"
         assert "0003" not in states
-        assert migrator.lock() is not None
-        assert not migrator.lock().held
+        lock = migrator.lock()
+        assert lock is not None
+        assert not lock.held
 
 
 def test_a_thread_that_cannot_be_started_leaves_the_way_free(
     project: Project, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     service = service_of(project)
 
     def refuse(self: threading.Thread) -> None:
@@ -402,7 +413,7 @@ def test_a_thread_that_cannot_be_started_leaves_the_way_free(
     assert service.runs.active is None
 
 
-def test_only_the_newest_runs_are_remembered(project: Project):
+def test_only_the_newest_runs_are_remembered(project: Project) -> None:
     project.gate.opened.set()
     service = service_of(project)
     first = service.runs.start(Order(Direction.UP, "head", "a test"))
@@ -416,7 +427,7 @@ def test_only_the_newest_runs_are_remembered(project: Project):
 
 def test_a_code_that_leaves_the_interpreter_is_a_failure_and_not_the_end(
     client: TestClient, project: Project
-):
+) -> None:
     write_revision(project.folder, "0002", parent="0001", up="raise SystemExit(0)")
     failed = client.post("/migrations/run", headers=WRITE)
     assert failed.status_code == 500
@@ -426,7 +437,7 @@ def test_a_code_that_leaves_the_interpreter_is_a_failure_and_not_the_end(
 # -------------------------------------------------------------- the event loop, the load, faults
 
 
-def test_the_event_loop_ticks_on_during_a_long_run_and_200_status_calls(project: Project):
+def test_the_event_loop_ticks_on_during_a_long_run_and_200_status_calls(project: Project) -> None:
     """A task that wakes every 10 ms must never be held up by pymongo."""
     ticks: list[float] = []
 
@@ -470,7 +481,7 @@ def test_the_event_loop_ticks_on_during_a_long_run_and_200_status_calls(project:
 
 def test_a_database_that_goes_away_during_a_run_is_503_and_the_next_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     # The history tries for half a minute to reach its server again; a test need not.
     monkeypatch.setattr("mongover.history.store.MongoHistory", partial(MongoHistory, patience=1.0))
     node = Node().start()
@@ -504,7 +515,7 @@ def test_a_database_that_goes_away_during_a_run_is_503_and_the_next_run_goes_on(
 
 def test_the_health_costs_one_read_when_nothing_is_pending(
     client: TestClient, project: Project, replica_set: Server
-):
+) -> None:
     project.gate.opened.set()
     client.post("/migrations/run", headers=WRITE)
     assert client.get("/migrations/health").status_code == 200
@@ -519,7 +530,7 @@ def test_the_health_costs_one_read_when_nothing_is_pending(
     assert after["insert"] + after["update"] == before["insert"] + before["update"]
 
 
-def test_reads_may_need_a_token_even_for_events(project: Project):
+def test_reads_may_need_a_token_even_for_events(project: Project) -> None:
     with client_of(make_app(project.config, read_token=READ_TOKEN)) as client:
         assert client.get("/migrations/events").status_code == 401
 
@@ -527,7 +538,7 @@ def test_reads_may_need_a_token_even_for_events(project: Project):
 # ------------------------------------------------------------------------------------- progress
 
 
-def test_the_progress_of_a_run_follows_its_events():
+def test_the_progress_of_a_run_follows_its_events() -> None:
     progress = Progress()
     for event in (
         events.LockTaken(1, None),
@@ -559,7 +570,7 @@ def test_the_progress_of_a_run_follows_its_events():
     assert progress.to_json()["ranges"] is progress.to_json()["reached"] is None
 
 
-def test_a_probe_is_told_the_ranges_of_a_run_but_no_id_of_a_document():
+def test_a_probe_is_told_the_ranges_of_a_run_but_no_id_of_a_document() -> None:
     run = Run(Order(Direction.UP, "head", "ana"), state="running")
     place = Place(8, 3, "'ana@example.com'")
     told = events.Progress("0001", "update users", Advance(50, 100, place=place))
@@ -573,7 +584,9 @@ def test_a_probe_is_told_the_ranges_of_a_run_but_no_id_of_a_document():
         assert "ana" not in str(document)
 
 
-def test_a_starlette_application_has_no_state_of_a_start_and_that_is_no_error(project: Project):
+def test_a_starlette_application_has_no_state_of_a_start_and_that_is_no_error(
+    project: Project,
+) -> None:
     app = Starlette()
     app.mount("/", make_app(project.config))
     with client_of(app) as client:  # type: ignore[arg-type]  # any application will do

@@ -64,7 +64,7 @@ def served(
         yield await_address(process)
 
 
-def test_the_server_answers_writes_and_ends_cleanly_on_a_signal(served: Served):
+def test_the_server_answers_writes_and_ends_cleanly_on_a_signal(served: Served) -> None:
     assert served.get("/migrations/health").status_code == 503
     done = served.post("/migrations/run", headers=WRITE)
     assert done.json()["applied"] == ["0001", "0002", "0003"]
@@ -81,7 +81,9 @@ def test_the_server_answers_writes_and_ends_cleanly_on_a_signal(served: Served):
     assert TOKEN not in served.text()
 
 
-def test_a_signal_ends_a_run_safely_although_a_client_waits_and_a_stream_is_open(served: Served):
+def test_a_signal_ends_a_run_safely_although_a_client_waits_and_a_stream_is_open(
+    served: Served,
+) -> None:
     answers: list[Any] = []
 
     def ask() -> None:
@@ -110,7 +112,7 @@ def test_a_signal_ends_a_run_safely_although_a_client_waits_and_a_stream_is_open
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
-def test_without_a_token_loopback_is_allowed(host: str):
+def test_without_a_token_loopback_is_allowed(host: str) -> None:
     assert is_loopback(host)
     refuse_open_server(host, Tokens())
     assert allowed_hosts(host, ["Proxy.Example"]) == LOOPBACK_NAMES | {host, "proxy.example"}
@@ -121,7 +123,7 @@ def test_without_a_token_loopback_is_allowed(host: str):
 )
 def test_without_a_token_nothing_beyond_loopback_is_listened_on(
     host: str, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     with pytest.raises(UsageError, match="loopback only") as caught:
         refuse_open_server(host, Tokens())
     assert "MONGOVER_API_TOKEN" in caught.value.hint
@@ -129,17 +131,21 @@ def test_without_a_token_nothing_beyond_loopback_is_listened_on(
         refuse_open_server(host, Tokens.of(write="w" * 24))
     assert "may read" in caplog.text
     assert allowed_hosts(host, []) is None
-    assert allowed_hosts(host, ["App.Example"]) == {"app.example"}
+    assert allowed_hosts(host, ["App.Example"]) == frozenset({"app.example"})
 
 
-def test_the_command_refuses_a_public_address_with_exit_code_2(tmp_path: Path, config: Config):
+def test_the_command_refuses_a_public_address_with_exit_code_2(
+    tmp_path: Path, config: Config
+) -> None:
     words = ("serve", "--host", ANYWHERE, "--url", config.url.reveal(), "--database", "shop")
     done = run_cli(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert "loopback only" in done.stderr
 
 
-def test_the_command_refuses_a_short_token_without_printing_it(tmp_path: Path, config: Config):
+def test_the_command_refuses_a_short_token_without_printing_it(
+    tmp_path: Path, config: Config
+) -> None:
     words = ("serve", "--url", config.url.reveal(), "--database", "shop")
     done = run_cli(*words, cwd=tmp_path, env={"MONGOVER_API_TOKEN": "short-token"})
     assert done.returncode == 2
@@ -147,7 +153,7 @@ def test_the_command_refuses_a_short_token_without_printing_it(tmp_path: Path, c
     assert "short-token" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_an_error_that_says_so():
+def test_a_port_that_is_taken_is_an_error_that_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=rf"cannot listen on 127\.0\.0\.1 port {port}"):
@@ -158,7 +164,7 @@ def test_a_port_that_is_taken_is_an_error_that_says_so():
 
 def test_the_server_can_be_stopped_from_a_thread_that_is_not_the_main_one(
     config: Config, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     """A program may run it in a thread; signals are then not its business."""
     import uvicorn
 
@@ -181,7 +187,7 @@ def test_the_server_can_be_stopped_from_a_thread_that_is_not_the_main_one(
     assert codes == [0]
 
 
-def test_the_application_alone_has_its_document_and_no_pages_from_elsewhere(config: Config):
+def test_the_application_alone_has_its_document_and_no_pages_from_elsewhere(config: Config) -> None:
     with Migrator(config) as migrator:
         app = create_app(migrator, hosts=["localhost"], environ={"MONGOVER_API_TOKEN": TOKEN})
         with client_of(app, base_url="http://localhost") as client:
@@ -191,7 +197,9 @@ def test_the_application_alone_has_its_document_and_no_pages_from_elsewhere(conf
             assert client.post("/migrations/run", headers=WRITE).status_code == 200
 
 
-def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_the_extra_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delitem(sys.modules, "mongover.web.app", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(UsageError, match="needs uvicorn") as caught:
@@ -199,13 +207,13 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.
     assert "mongover[web]" in caught.value.hint
 
 
-def test_a_missing_module_of_our_own_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_module_of_our_own_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mongover.web.app", None)
     with pytest.raises(ModuleNotFoundError):
         command._server()
 
 
-def test_the_names_of_the_package_are_loaded_when_used():
+def test_the_names_of_the_package_are_loaded_when_used() -> None:
     import mongover.web as package
 
     assert dir(package) == ["Tokens", "create_app", "migrations_router", "serve"]

@@ -114,7 +114,7 @@ def config_for(
     )
 
 
-def make_app(config: Config | Migrator, **options: Any) -> FastAPI:
+def make_app(config: Config | Migrator | Path, **options: Any) -> FastAPI:
     """An application that includes the router, with a token for writing unless told otherwise."""
     app = FastAPI()
     app.include_router(migrations_router(config, **{"token": TOKEN, "environ": {}, **options}))
