@@ -46,7 +46,7 @@ from tests.projects import (  # noqa: F401 - fixtures
     project_fixture,
     standalone_project_fixture,
 )
-from tests.servers import failpoint, free_port
+from tests.servers import failpoint, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -308,11 +308,12 @@ def test_threads_race_and_each_revision_runs_once(shop: Project) -> None:
 
 
 def test_a_held_lock_is_waited_for_and_then_refused(shop: Project) -> None:
-    shop.write("0001", "import time; time.sleep(1.5)", schema="users")
+    shop.write(
+        "0001", "import time\nwhile not op.db['go'].find_one(): time.sleep(0.01)", schema="users"
+    )
     first = threading.Thread(target=shop.migrator().upgrade)
     first.start()
-    while shop.history.count_documents({"state": "applying"}) == 0:
-        time.sleep(0.01)
+    wait_until(lambda: shop.history.count_documents({"state": "applying"}), "the run")
     heard: list[Any] = []
     with pytest.raises(LockHeld) as caught:
         shop.migrator().upgrade(lock_wait=0.2, listener=heard.append)
@@ -320,7 +321,8 @@ def test_a_held_lock_is_waited_for_and_then_refused(shop: Project) -> None:
     assert [one.running for one in heard][-1] == "0001"
     running = shop.migrator().status()
     assert (running.schemas[0].state, running.problems) == ("running", ())
-    assert shop.migrator(lock_wait=30).upgrade().revisions == ()
+    shop.db["go"].insert_one({})
+    assert shop.migrator(lock_wait=60).upgrade().revisions == ()
     first.join()
 
 
@@ -619,7 +621,7 @@ def test_an_unreachable_server_is_one_line_within_the_timeout(shop: Project) -> 
     began = time.monotonic()
     with pytest.raises(Unreachable) as caught:
         migrator.upgrade()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert re.fullmatch(
         r"no MongoDB answers at 127\.0\.0\.1:\d+ within 0\.5 s: connection refused",
         caught.value.message,
@@ -723,7 +725,7 @@ def test_a_secondary_is_read_and_never_written(
     began = time.monotonic()
     with pytest.raises(DatabaseError, match="is a secondary") as caught:
         migrator.upgrade()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25  # the driver's own patience is 30
     assert "replica set" in caught.value.hint
     with pytest.raises(DatabaseError, match="is a secondary"):
         migrator.stamp("0002", reason="x")

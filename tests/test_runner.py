@@ -736,7 +736,7 @@ def test_a_request_from_a_signal_handler_ends_code_that_waits(project: Project) 
     finally:
         signal.signal(signal.SIGUSR1, before)
         signal.signal(signal.SIGALRM, other)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     assert outcome_of(project.record()) == (INTERRUPTED, "nothing", True)
 
 

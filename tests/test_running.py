@@ -14,18 +14,24 @@ from mongover.operations.base import Advance, Place
 from mongover.report.status import Running, running_of
 from mongover.running import events, long_work
 from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from mongover.report.status import Status
     from tests.projects import Project
 
-LONG = 'op.update("users", {}, {"$set": {"seen": True}})'
+LONG = 'op.update("users", {}, {"$set": {"seen": True}}, pause=0.3)'
+
+
+def walked(project: Project) -> int:
+    spans = project.db["_migrations_checkpoints"].find({"kind": "span"})
+    return sum(span["walked"] for span in spans)
 
 
 def test_status_shows_the_revision_that_another_process_runs_and_how_far_it_is(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_work, "_NOTE_EVERY", 0.0)  # else only the first is sure to be kept
+    monkeypatch.setattr(long_work, "_NOTE_EVERY", 0.0)  # what is told is on the record
     project.db["users"].insert_many([{"_id": number} for number in range(45_000)])
     project.write("0001", LONG)
     seen: list[Status] = []
@@ -33,6 +39,7 @@ def test_status_shows_the_revision_that_another_process_runs_and_how_far_it_is(
     def look(event: events.Event) -> None:
         if isinstance(event, events.Progress):
             seen.append(project.migrator().status())
+            wait_until(lambda: walked(project), "the end of a first range")
 
     project.migrator().upgrade(listener=look)
     running = [one for status in seen for one in status.running]
@@ -42,6 +49,7 @@ def test_status_shows_the_revision_that_another_process_runs_and_how_far_it_is(
     told = [one.progress for one in running if one.progress is not None]
     assert told
     assert all(one.total == 45_000 and 0 <= one.done <= 45_000 for one in told)
+    assert any(one.done for one in told)
     assert all((one.ranges or 0) >= (one.ranges_done or 0) >= 0 for one in told)
     assert any(one.ranges == 8 and one.reached for one in told)  # two threads, four ranges each
     assert "users" in told[0].operation

@@ -88,7 +88,7 @@ def test_a_server_dies_with_a_killed_pytest() -> None:
         assert process.stdout is not None
         pid, folder = process.stdout.readline().split()
         process.send_signal(signal.SIGKILL)
-    wait_until(lambda: not _lives(int(pid)), "the end of the server", timeout=10)
+    wait_until(lambda: not _lives(int(pid)), "the end of the server")
     subprocess.run(["rm", "-rf", folder], check=True)
 
 

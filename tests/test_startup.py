@@ -146,7 +146,7 @@ def test_wait_returns_when_another_process_has_migrated(config: Config) -> None:
 def test_wait_gives_up_after_its_time(config: Config) -> None:
     took, found = seconds_of(lambda: ensure_head(config, policy="wait", timeout=0.4))
     assert found.state == "pending"
-    assert 0.4 <= took < 10
+    assert 0.4 <= took < 60
 
 
 def test_wait_takes_its_time_from_the_configured_wait_for_the_lock(
@@ -156,7 +156,7 @@ def test_wait_takes_its_time_from_the_configured_wait_for_the_lock(
     write_revision(config.versions, "0001")
     took, found = seconds_of(lambda: ensure_head(config, policy="wait"))
     assert found.state == "pending"
-    assert 0.2 <= took < 10
+    assert 0.2 <= took < 60
 
 
 def test_wait_outlasts_a_server_that_is_not_there_and_then_says_so(
@@ -344,13 +344,16 @@ def test_a_fastapi_application_migrates_before_it_serves_and_never_holds_its_loo
     make: Callable[..., Config],
 ) -> None:
     config = make()
-    write_revision(config.versions, "0001", up="import time; time.sleep(0.5)")
+    name = uuid.uuid4().hex
+    write_revision(config.versions, "0001", up=f"gate_of({name!r}).wait()")
     ticks: list[float] = []
 
     async def main() -> None:
         async def tick() -> None:
             while True:
                 ticks.append(time.monotonic())
+                if len(ticks) > 20:
+                    gate_of(name).opened.set()
                 await asyncio.sleep(0.01)
 
         ticking = asyncio.create_task(tick())

@@ -114,7 +114,7 @@ def test_a_swallowed_duplicate_key_ends_at_once_and_is_named(loop: Loop) -> None
     began = time.monotonic()
     with pytest.raises(SwallowedError, match=r"insert: 11000.*already ended the transaction"):
         loop.run(work)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30  # a conflict would be tried again for longer
     assert (loop.calls, loop.db["c"].count_documents({})) == (1, 1)
 
 
@@ -244,7 +244,7 @@ def test_a_commit_that_is_never_confirmed_is_said_so_and_leaves_no_open_transact
         loop.run(lambda: loop.db["c"].update_one({"_id": 1}, {"$inc": {"n": 1}}))
     began = time.monotonic()
     loop.db["c"].update_one({"_id": 1}, {"$inc": {"n": 10}})  # would wait for an open transaction
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 45  # the server reaps a transaction after 60
     assert loop.db["c"].find_one() == {"_id": 1, "n": 10}
 
 

@@ -171,7 +171,7 @@ def test_a_second_run_that_waited_long_enough_is_409(client: TestClient, project
         lambda: client.post("/migrations/run", params={"wait_for_lock": "0.3"}, headers=WRITE)
     )
     assert refused.status_code == 409
-    assert 0.3 <= took < 10
+    assert 0.3 <= took < 60
 
 
 @contextmanager
@@ -200,7 +200,7 @@ def test_a_lock_of_another_process_is_409_with_its_holder_and_retry_after(
         assert refused.status_code == 409
         assert refused.headers["retry-after"] == "5"
         assert "ci@web-9 pid 412" in refused.json()["detail"]
-        assert took < 5
+        assert took < 25
         assert client.get("/migrations/lock").json()["lock"]["held"] is True
     assert client.post("/migrations/run", headers=WRITE).status_code == 200
 
@@ -475,8 +475,8 @@ def test_the_event_loop_ticks_on_during_a_long_run_and_200_status_calls(project:
     slowest = max(seconds for _, seconds in answers)
     pause = max(after - before for before, after in pairwise(ticks))
     logging.getLogger("tests").info("slowest of 200: %.3f s, longest pause %.3f s", slowest, pause)
-    assert slowest < 10
-    assert pause < 2
+    assert slowest < 60
+    assert pause < 15  # a call of pymongo on the loop would hold it until the gate is opened
 
 
 def test_a_database_that_goes_away_during_a_run_is_503_and_the_next_run_goes_on(
