@@ -40,7 +40,7 @@ from pymongo.write_concern import WriteConcern  # noqa: E402 - the same
 from mongover.migrator import Migrator  # noqa: E402 - as above
 from mongover.process import collect_seldom  # noqa: E402 - as above
 from mongover.running import events  # noqa: E402 - the checkout beside this script is measured
-from tests.servers import run_replica_set, run_standalone  # noqa: E402 - as above
+from tests.support.servers import run_replica_set, run_standalone  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mongover.migrator import Migrator  # noqa: E402 - the checkout beside this script is measured
-from tests.servers import run_replica_set, run_standalone  # noqa: E402 - as above
+from tests.support.servers import run_replica_set, run_standalone  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

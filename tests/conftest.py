@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.depth import DESK, deep, load_profile, mark_by_fixtures
-from tests.servers import (
+from tests.support.depth import DESK, deep, load_profile, mark_by_fixtures
+from tests.support.servers import (
     Server,
     ThreeNodes,
     run_auth_server,

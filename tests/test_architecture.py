@@ -12,14 +12,14 @@ import pytest
 
 import mongover
 from mongover.cli.app import run
-from tests.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
-from tests.servers import ROOT
+from tests.support.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
+from tests.support.servers import ROOT
 from tests.test_layers import FREE, ROOMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.projects import Project
+    from tests.support.projects import Project
 
 PACKAGE = Path(mongover.__file__).parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -22,8 +22,17 @@ from mongover.errors import OperationFailed
 from mongover.operations import Operations
 from mongover.operations.bulk.pace import replication_lag
 from mongover.preflight.doctor import _NEEDED
-from tests.operations_support import Desk
-from tests.pages import ROOT, Block, PageFolder, alike, blocks_of, commands_of, needs_op, run_page
+from tests.support.operations_support import Desk
+from tests.support.pages import (
+    ROOT,
+    Block,
+    PageFolder,
+    alike,
+    blocks_of,
+    commands_of,
+    needs_op,
+    run_page,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
     from mongover.config.kinds import Setting
-    from tests.servers import Server
+    from tests.support.servers import Server
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]

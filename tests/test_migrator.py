@@ -41,12 +41,12 @@ from mongover.history.ledger import Ledger
 from mongover.history.record import Direction
 from mongover.migrator import Migrator
 from mongover.report.documents import schema_document, status_document
-from tests.projects import (  # noqa: F401 - fixtures
+from tests.support.projects import (  # noqa: F401 - fixtures
     make_project_fixture,
     project_fixture,
     standalone_project_fixture,
 )
-from tests.servers import failpoint, free_port, wait_until
+from tests.support.servers import failpoint, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
         CommandSucceededEvent,
     )
 
-    from tests.projects import Project
-    from tests.servers import Server, ThreeNodes
+    from tests.support.projects import Project
+    from tests.support.servers import Server, ThreeNodes
 
 READS = {"find", "aggregate", "listCollections", "listIndexes", "count", "hello", "buildInfo"}
 READS |= {"killSessions"}  # of a session that nobody has: the doctor asks whether it can

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.pages import ROOT, blocks_of
+from tests.support.pages import ROOT, blocks_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,14 +8,14 @@ import pytest
 
 from mongover.migrator import Migrator
 from mongover.revisions.folder import read_revisions
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pymongo.database import Database
 
-    from tests.servers import Server
+    from tests.support.servers import Server
 
 TIMES = ("createdAt", "updatedAt")
 SINGLE = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 
-from tests.servers import ROOT, Server, ThreeNodes, failpoint, wait_until
+from tests.support.servers import ROOT, Server, ThreeNodes, failpoint, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def test_three_nodes_survive_a_step_down_a_kill_and_a_pause(
 
 def test_a_server_dies_with_a_killed_pytest() -> None:
     code = (
-        "import time; from tests.servers import run_standalone\n"
+        "import time; from tests.support.servers import run_standalone\n"
         "with run_standalone() as server:\n"
         "    print(server.node.pid, server.node.folder, flush=True); time.sleep(60)"
     )

@@ -30,8 +30,8 @@ from mongover.errors import (
 from mongover.migrator import Migrator
 from mongover.startup import Startup, ensure_head, lifespan
 from mongover.web import migrations_router, models
-from tests.servers import cli_environment, wait_until
-from tests.web_support import (
+from tests.support.servers import cli_environment, wait_until
+from tests.support.web_support import (
     await_address,
     client_of,
     config_for,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mongover.config.config import Config
-    from tests.servers import Server
+    from tests.support.servers import Server
 
 
 @pytest.fixture

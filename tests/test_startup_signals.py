@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mongover.process import told_of_shutdown
-from tests.servers import cli_environment
+from tests.support.servers import cli_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
