@@ -56,7 +56,7 @@ def stopping(project: Project, target: str, *, after: int) -> Interrupted:
     def listen(event: Any) -> None:
         nonlocal begun
         begun += type(event).__name__ == "StepStarted"
-        if begun == after and type(event).__name__ == "OperationStarted":
+        if begun == after and type(event).__name__ == "OperationFinished":
             stop.request()
 
     with pytest.raises(Interrupted) as caught:
@@ -91,7 +91,8 @@ def test_a_downgrade_that_was_stopped_names_a_command_that_ends_it(
         project.upgrade()
     assert caught.value.message.endswith("and it is not finished")
     assert "finish it with `mongover downgrade -1`" in caught.value.hint
-    assert caught.value.notes == ("Interrupted: the run was asked to stop",)
+    done = "done: drop index c0003.a"
+    assert caught.value.notes == ("Interrupted: the run was asked to stop", done)
     project.migrator().downgrade(command)
     assert project.record("0003")["state"] == "reverted"
     left = {"base": 0, "-3": 0}.get(target, 1)
