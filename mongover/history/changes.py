@@ -235,7 +235,9 @@ _HOLDER_LOST: Final[Mapping[str, Any]] = {
 
 def swept(record: Record) -> Record:
     """The record of a holder that died as `sweep` will leave it."""
-    outcome = Remains.NOTHING if record.transaction else Remains.UNKNOWN
+    # What an earlier attempt did outside a transaction is not undone with this one.
+    undone = record.transaction and (record.ledger is None or record.ledger.empty)
+    outcome = Remains.NOTHING if undone else Remains.UNKNOWN
     return replace(record, state=State.INTERRUPTED, outcome=outcome, error=_HOLDER_LOST)
 
 

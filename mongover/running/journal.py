@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from mongover.history.changes import Attempt
+    from mongover.history.ledger import Ledger
     from mongover.operations import Operation
     from mongover.operations.base import Advance, Stake, Ticket
     from mongover.running.long_work import LongWork
@@ -188,7 +189,7 @@ class StepJournal:
     def broke_off(self, operation: Operation, error: BaseException) -> None:
         """Note what is known of an operation that an error ended."""
         del operation
-        self.passage.ledger = self.passage.ledger.left(self._end(error))
+        self.passage.left(self._end(error))
 
     def _end(self, error: BaseException) -> End:
         if error is self.edge_stop and self._ticketed:
@@ -203,15 +204,23 @@ class StepJournal:
         return End.FAILED
 
     @property
+    def remaining(self) -> Ledger:
+        """What stays recorded of the operations when the attempt ends badly.
+
+        What a transaction did is undone with it; what was done before it began is not.
+        """
+        return self.passage.found if self.attempt.transaction else self.passage.ledger
+
+    @property
     def outcome(self) -> Remains:
         """What is known of what an attempt that ended badly leaves."""
-        untouched = not self.touched_server and self.passage.ledger.empty
-        return Remains.NOTHING if self.attempt.transaction or untouched else Remains.UNKNOWN
+        touched = self.touched_server and not self.attempt.transaction
+        return Remains.UNKNOWN if touched or not self.remaining.empty else Remains.NOTHING
 
     @property
     def blocks(self) -> bool:
         """Whether an attempt that ends here leaves what only a person can judge."""
-        unclear = not self.repeatable or self.passage.ledger.blocked
+        unclear = not self.repeatable or self.remaining.blocked
         return unclear and self.outcome is Remains.UNKNOWN
 
     @property

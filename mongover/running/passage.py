@@ -12,7 +12,14 @@ from mongover.errors import Blocked
 from mongover.history.ledger import KEPT, TEXT, Begun, End, Entry, Risk, rolled
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from mongover.history.ledger import Ledger
+
+
+_NEW_VALUES: Final = (
+    '; where only values differ that are new each time: mongover resolve {} --retry --reason "…"'
+)
 
 
 @dataclass(slots=True)
@@ -37,6 +44,7 @@ class Passage:
     _next: int = 0
     _asked: Begun = field(default_factory=lambda: Begun("", ""))
     _digest: str = ""
+    _checked: bool = False
     _refused: Blocked | None = None
 
     def __post_init__(self) -> None:
@@ -63,8 +71,10 @@ class Passage:
         begun = self.found.begun if self.place == self.found.done else None
         if begun is None or begun.end is End.NOTHING:
             return None
-        if begun.identity == identity or self.lenient:
+        if begun.identity == identity:
             return begun
+        if self.lenient:
+            return None
         raise self._other(begun.operation, operation)
 
     def _settle(self) -> None:
@@ -97,9 +107,16 @@ class Passage:
         raise self._other(entry.operation, operation)
 
     def _check_digest(self) -> None:
-        first = self.place == self.found.done and self.found.done > KEPT
-        if first and not self.found.trusted and self._digest != self.found.digest:
-            raise self._other(f"one of {KEPT + 1:,} to {self.found.done:,}", "another one")
+        """Compare those that are not kept one by one, once all of them have come.
+
+        A person's word does not cover them: of these nothing else tells an edit.
+        """
+        if self._checked or self.found.done <= KEPT or self.lenient:
+            return
+        self._checked = True
+        if self._digest != self.found.digest:
+            these = f"one of {KEPT + 1:,} to {self.found.done:,}"
+            raise self._other(these, "another one", retry=False)
 
     def begin(self, begun: Begun) -> bool:
         """Note the operation that begins; whether that must be written down.
@@ -113,6 +130,11 @@ class Passage:
             begun = replace(begun, risk=Risk.NONE, proof=None)
         self.ledger = self.ledger.begin(begun)
         return True
+
+    def left(self, end: End) -> None:
+        """The operation ended with an error."""
+        if self.place >= self.found.done:
+            self.ledger = self.ledger.left(end)
 
     def end(self, outcome: str) -> None:
         """The operation finished."""
@@ -133,6 +155,7 @@ class Passage:
         if self._next < self.found.done:
             entry = self.found.entries[self._next : self._next + 1]
             raise self._other(entry[0].operation if entry else "more", "nothing more")
+        self._check_digest()
         begun = self.found.begun
         if self._next == self.found.done and begun is not None and begun.end is not End.NOTHING:
             raise self._other(begun.operation, "nothing more")
@@ -151,7 +174,7 @@ class Passage:
         )
         return self._refused
 
-    def _other(self, recorded: str, asked: str) -> Blocked:
+    def _other(self, recorded: str, asked: str, *, retry: bool = True) -> Blocked:
         begun = self._next > self.found.done
         did = "began" if begun or self.place >= self.found.done else "did"
         self._refused = Blocked(
@@ -159,9 +182,8 @@ class Passage:
             f" `{recorded}` as operation {min(self._next, self.found.done + 1)},"
             f" where the code asks for `{asked}` now",
             hint="put its operations back as they were; or undo by hand what was done and begin"
-            f' anew: mongover resolve {self.revision} --reverted --reason "…"; where only values'
-            f" differ that are new each time: mongover resolve {self.revision} --retry"
-            ' --reason "…"',
+            f' anew: mongover resolve {self.revision} --reverted --reason "…"'
+            + (_NEW_VALUES.format(self.revision) if retry else ""),
             notes=self.found.said,
         )
         return self._refused

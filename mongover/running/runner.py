@@ -226,7 +226,7 @@ def _stop(run: StepRun, error: BaseException) -> Change:
         outcome=journal.outcome,
         error=_described(run, error),
         duration_ms=journal.milliseconds,
-        ledger=journal.passage.ledger,
+        ledger=journal.remaining,
         effects=None if journal.attempt.transaction else journal.ownership.effects,
     )
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mongover.errors import Blocked, MongoverError, RevisionError
 from mongover.history.changes import Resolution
+from mongover.history.ledger import KEPT
 from tests.support.depth import examples
 from tests.support.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
 from tests.support.reruns import move_and_kill
@@ -194,7 +195,55 @@ def test_what_strict_forgave_is_tried_again_and_warned_of_again(
     assert len(result.warnings) == 1
 
 
+# ---- transactions, whose failure undoes what they did
+
+
+def test_a_transaction_that_failed_is_run_again_from_its_first_operation(project: Project) -> None:
+    project.db["c"].insert_one({"_id": 1, "n": 0})
+    add, head = 'op.update("c", {}, {"$inc": {"n": 1}})', "transaction = True"
+    project.write("0001", body(add, FAIL), extra=head)
+    for _ in range(2):
+        failed(project)
+        assert project.db["c"].find_one() == {"_id": 1, "n": 0}
+        assert (project.record()["outcome"], project.record()["ledger"]["done"]) == ("nothing", 0)
+    project.write("0001", add, extra=head)
+    project.upgrade()
+    assert project.db["c"].find_one() == {"_id": 1, "n": 1}
+
+
+def test_a_transaction_skips_what_was_done_before_it_was_one(project: Project) -> None:
+    project.db["c"].insert_one({"_id": 1, "n": 0})
+    first, second = (f'op.update("c", {{}}, {{"$inc": {{"n": {n}}}}})' for n in (1, 10))
+    project.write("0001", body(first, FAIL))
+    failed(project)
+    project.write("0001", body(first, second, FAIL), extra="transaction = True")
+    failed(project)
+    assert (project.record()["outcome"], project.record()["ledger"]["done"]) == ("unknown", 1)
+    project.write("0001", body(first, second), extra="transaction = True")
+    project.upgrade()
+    assert project.db["c"].find_one() == {"_id": 1, "n": 11}
+
+
 # ---- another sequence
+
+
+@pytest.mark.parametrize("more", ["", 'op.insert("c", [{"_id": "last"}])'])
+def test_an_edit_beyond_the_operations_that_are_kept_one_by_one_blocks(
+    project: Project, more: str
+) -> None:
+    lines = [f'op.insert("c", [{{"_id": {number}}}])' for number in range(KEPT + 30)]
+    project.write("0001", body(*lines, FAIL))
+    failed(project)
+    edited = [*lines]
+    edited[KEPT + 20] = 'op.insert("c", [{"_id": "other"}])'
+    project.write("0001", body(*edited, more))
+    for _ in range(2):
+        assert isinstance(failed(project), Blocked)
+        project.migrator().resolve("0001", Resolution.RETRY, reason="no word about these")
+    assert project.db["c"].count_documents({"_id": {"$type": "string"}}) == 0
+    project.write("0001", body(*lines, more))
+    project.upgrade()
+    assert project.db["c"].count_documents({}) == KEPT + 30 + bool(more)
 
 
 def test_an_edit_of_what_is_done_blocks_until_it_is_put_back(anywhere: Project) -> None:
@@ -495,6 +544,22 @@ def test_after_a_kill_at_any_write_the_end_is_that_of_one_clean_run_or_a_block(
     move_and_kill(settings_of(project), "upgrade", at, after=after)
     expire(project)
     check_end(project, want)
+
+
+@FEW
+@given(program=st.tuples(programs(), SEEDS), at=st.integers(0, 6))
+def test_a_transaction_that_failed_at_any_place_ends_as_one_clean_run(
+    project: Project, program: Any, at: int
+) -> None:
+    lines = [line for line in program[0] if not re.search(r"collection|index|copy|merge", line)]
+    lines, want = clean(project, program[1], lines)
+    project.client.drop_database(project.database)
+    sow(project.db, program[1])
+    project.write("0001", body("pass", *lines[:at], FAIL, *lines[at:]), extra="transaction = True")
+    failed(project)
+    project.write("0001", body("pass", *lines), extra="transaction = True")
+    project.upgrade()
+    assert contents(project.db) == want
 
 
 # ---- what it costs
