@@ -6,7 +6,6 @@ writes, creates or locks anything.
 
 from __future__ import annotations
 
-import difflib
 import os
 import threading
 from contextlib import ExitStack, contextmanager
@@ -32,11 +31,9 @@ from mongover.planning.graph import Graph, number_of
 from mongover.planning.lines import status_rows
 from mongover.planning.problems import Problem, find_problems
 from mongover.planning.targets import Targets
-from mongover.report.catalogue import catalogue
 from mongover.report.seen import seen_history
 from mongover.report.shown import LoggedEntry, Shown
 from mongover.revisions.folder import read_revisions
-from mongover.revisions.rebase import rebase
 from mongover.revisions.text import normalise_text
 from mongover.revisions.write import restore_file
 from mongover.running.events import ignore
@@ -188,6 +185,8 @@ class Migrator:
 
     def catalogue(self) -> Catalogue:
         """Every revision of files and history with its links and states, and every problem."""
+        from mongover.report.catalogue import catalogue
+
         with self._turn() as turn:
             return catalogue(turn.files, seen_history(turn.store), sources=turn.source)
 
@@ -234,10 +233,12 @@ class Migrator:
             MissingFile: there is no file to compare with.
             InvalidRevision: its file cannot be read.
         """
+        from difflib import unified_diff
+
         record = self._with_source(target)
         revision = file_of(self._files(), record.revision)
         before, after, name = record.source or "", revision.code, revision.path.name
-        lines = difflib.unified_diff(
+        lines = unified_diff(
             normalise_text(before).splitlines(),
             after.splitlines(),
             f"{name} (applied)",
@@ -493,6 +494,8 @@ class Migrator:
         Raises:
             UsageError: it was applied, and its id stands in the history.
         """
+        from mongover.revisions.rebase import rebase
+
         files = self._files()
         with self._database() as store:
             known = store.history.read()

@@ -451,6 +451,8 @@ def _with_models(spec: Spec, old: Any, new: Any) -> Spec:
 
 def check_projection(fields: str | Iterable[str] | None) -> tuple[str, ...]:
     """The top-level fields that a function reads; none means all of them."""
+    if isinstance(fields, (set, frozenset)):
+        fields = sorted(fields, key=str)  # a set has another order in each process
     names = () if fields is None else (fields,) if isinstance(fields, str) else tuple(fields)
     for name in names:
         if not isinstance(name, str) or not name or "." in name or name.startswith("$"):
