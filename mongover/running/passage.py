@@ -80,9 +80,14 @@ class Passage:
     def _settle(self) -> None:
         """An operation of this attempt that did not finish has raised, and the code caught it."""
         if self.place >= self.found.done and self.ledger.done == self.place:
-            begun = self.ledger.begun or self._asked
-            self.loose = self.loose or begun.end is not End.NOTHING
-            self.ledger = self.ledger.begin(begun).finish("failed")
+            self.loose = self.loose or self._current.end is not End.NOTHING
+            self.end("failed")
+
+    @property
+    def _current(self) -> Begun:
+        """The operation of this place; one that ended before it was noted changed nothing."""
+        begun = self.ledger.begun
+        return self._asked if begun is None or begun.identity != self._asked.identity else begun
 
     def _pass(self, operation: str, identity: str) -> Entry | None:
         entry = self._entry(operation, identity)
@@ -139,7 +144,7 @@ class Passage:
     def end(self, outcome: str) -> None:
         """The operation finished."""
         if self.place >= self.found.done:
-            self.ledger = self.ledger.finish(outcome)
+            self.ledger = self.ledger.begin(self._current).finish(outcome)
 
     def close(self) -> None:
         """The code ended well.

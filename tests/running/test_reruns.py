@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mongover.errors import Blocked, MongoverError, RevisionError
 from mongover.history.changes import Resolution
-from mongover.history.ledger import KEPT
+from mongover.history.ledger import KEPT, Begun, End, Entry, Ledger
+from mongover.running.passage import Passage
 from tests.support.depth import examples
 from tests.support.projects import make_project_fixture, project_fixture  # noqa: F401 - fixtures
 from tests.support.reruns import move_and_kill
@@ -222,6 +223,23 @@ def test_a_transaction_skips_what_was_done_before_it_was_one(project: Project) -
     project.write("0001", body(first, second), extra="transaction = True")
     project.upgrade()
     assert project.db["c"].find_one() == {"_id": 1, "n": 11}
+
+
+def test_an_operation_that_ended_before_it_was_noted_keeps_its_place() -> None:
+    """As one that the server cannot do, and that `strict = false` forgives."""
+    names = ("forgiven", "next", "last")
+    first = Passage("0001", Ledger(begun=Begun("was", "was", end=End.NOTHING)))
+    for name, noted in zip(names, (False, True, False), strict=True):
+        assert first.arrive(name, name) is None
+        if noted:
+            assert first.begin(Begun(name, name))
+        first.end("done" if noted else "warning")
+    assert [entry.operation for entry in first.ledger.entries] == list(names)
+    assert first.ledger.done == len(names)
+    again = Passage("0001", first.ledger)
+    outcomes = [again.arrive(name, name) for name in names]
+    again.close()
+    assert [isinstance(each, Entry) for each in outcomes] == [False, True, False]
 
 
 # ---- another sequence
